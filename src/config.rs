@@ -1,0 +1,119 @@
+//! What can be set, with the defaults. Parsing is the command line's business ([`crate::cli`]).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::format::Pattern;
+
+/// How far a commit has got when `rename` returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// It is in memory, and is written to the backing directory within a stated delay.
+    Async,
+    /// It is in the backing directory: the daemon's death loses nothing, a power cut may.
+    #[default]
+    Crash,
+    /// It is on the medium, file and directory flushed: a power cut loses nothing.
+    Power,
+}
+
+/// Space to leave free on the backing filesystem.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum KeepFree {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the filesystem's size; 0.0 to 100.0.
+    Percent(f64),
+}
+
+/// Whether a CPU-latency request may be held in bursts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Latency {
+    /// Yes, where the daemon has the right to.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// The options of a mount. Sizes are in bytes; a rule whose age is `None` is off.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where entries are kept; `None`: in the directory that is mounted over.
+    pub backing: Option<PathBuf>,
+    /// Content kept in the memory tier.
+    pub memory: u64,
+    /// Uncommitted content; beyond it a write fails with ENOSPC.
+    pub staging: u64,
+    /// Bytes of committed content.
+    pub max_size: u64,
+    /// Number of committed entries.
+    pub max_entries: u64,
+    /// Size of one file; beyond it a write fails with EFBIG.
+    pub max_entry: u64,
+    /// `expired`: neither committed nor looked up for this long.
+    pub max_age: Option<Duration>,
+    /// `superseded`: a newer source hash exists, and not looked up for this long since.
+    pub superseded_grace: Option<Duration>,
+    /// `foreign`: its ABI version had no look-up for this long while another had.
+    pub foreign_age: Option<Duration>,
+    /// `stale-temp`: staged, never committed, untouched for this long.
+    pub stale_temp: Option<Duration>,
+    /// Free space left on the backing filesystem.
+    pub keep_free: KeepFree,
+    /// The evictor's schedule.
+    pub sweep_interval: Duration,
+    /// How often the use of a hot entry is noticed.
+    pub sample: Duration,
+    /// What a returned rename promises.
+    pub durability: Durability,
+    /// Entry names.
+    pub pattern: Pattern,
+    /// Serve without writes.
+    pub read_only: bool,
+    /// Let other users in.
+    pub allow_other: bool,
+    /// Load every entry at mount.
+    pub warm: bool,
+    /// Event threads.
+    pub threads: usize,
+    /// How long the reader polls after the last request of a burst; zero: it does not.
+    pub poll: Duration,
+    /// The CPU-latency request.
+    pub latency: Latency,
+    /// Restart a daemon that died.
+    pub supervise: bool,
+}
+
+const MIB: u64 = 1 << 20;
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            backing: None,
+            memory: 64 * MIB,
+            staging: 64 * MIB,
+            max_size: 1024 * MIB,
+            max_entries: 100_000,
+            max_entry: 16 * MIB,
+            max_age: Some(30 * DAY),
+            superseded_grace: Some(HOUR),
+            foreign_age: Some(7 * DAY),
+            stale_temp: Some(HOUR),
+            keep_free: KeepFree::Percent(5.0),
+            sweep_interval: Duration::from_secs(60),
+            sample: Duration::from_secs(60),
+            durability: Durability::Crash,
+            pattern: Pattern::default(),
+            read_only: false,
+            allow_other: false,
+            warm: false,
+            threads: 2,
+            poll: Duration::from_micros(200),
+            latency: Latency::Auto,
+            supervise: false,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! kidafs: a FUSE filesystem that is mounted in place of a template engine's bytecode cache.
+//!
+//! The crate's map, from the top down; imports run downwards only, and nothing below [`fuse`]
+//! knows FUSE:
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`cli`] | the command line: argument handling and printing, one file per command |
+//! | [`daemon`] | a process's life: mounting, readiness, signals, unmounting |
+//! | [`fuse`] | the adapter: each callback turns its arguments into one call of [`vfs`] |
+//! | [`vfs`] | what an operation means: inodes, names, staging, commit, attributes |
+//! | [`tier`] | where content lives: memory tier, disk tier (backing directory), digests |
+//! | [`evict`] | which entries leave and why: pure policy, and the thread that carries it out |
+//! | [`cache`] | [`cache::BytecodeCache`], the engine's own cache class, over any directory |
+//! | [`format`](mod@format) | entry framing, file names, marshal streams; no I/O |
+//! | [`config`], [`clock`] | options with their defaults; the source of time |
+
+pub mod cache;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod evict;
+pub mod format;
+pub mod fuse;
+pub mod tier;
+pub mod vfs;
