@@ -26,6 +26,17 @@ pub enum KeepFree {
     Percent(f64),
 }
 
+impl KeepFree {
+    /// The bytes to leave free on a filesystem of `total` bytes.
+    pub fn bytes_of(self, total: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            // A byte of rounding on exabytes does not matter to a rule of thumb.
+            Self::Percent(percent) => (total as f64 * percent / 100.0) as u64,
+        }
+    }
+}
+
 /// Whether a CPU-latency request may be held in bursts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Latency {
