@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, ForgetOne, Generation, INodeNo, KernelConfig,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
     LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
@@ -14,7 +14,9 @@ use fuser::{
 
 use super::capabilities::Capabilities;
 use super::convert::{errno, file_attr, file_type, missing, set_time};
-use crate::vfs::{Operation, BLOCK, Caller, Changes, Error, Kind, NAME_MAX, RenameMode, Result, Stat, Vfs};
+use crate::vfs::{
+    BLOCK, Caller, Changes, Error, Kind, NAME_MAX, Operation, RenameMode, Result, Stat, Vfs,
+};
 
 /// Inode numbers are never used again.
 const GENERATION: Generation = Generation(0);
@@ -145,13 +147,6 @@ impl Filesystem for Adapter {
         self.vfs.forget(ino.0, count);
     }
 
-    fn batch_forget(&self, _request: &Request, nodes: &[ForgetOne]) {
-        self.count(Operation::Forget);
-        for node in nodes {
-            self.vfs.forget(node.nodeid().0, node.nlookup());
-        }
-    }
-
     fn getattr(
         &self,
         _request: &Request,
@@ -229,7 +224,11 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.count(Operation::Mkdir);
-        self.entry(Operation::Mkdir, self.vfs.mkdir(parent.0, name, mode, caller(request)), reply);
+        self.entry(
+            Operation::Mkdir,
+            self.vfs.mkdir(parent.0, name, mode, caller(request)),
+            reply,
+        );
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -276,7 +275,8 @@ impl Filesystem for Adapter {
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return reply.error(Errno::EINVAL),
         };
-        self.done(Operation::Rename,
+        self.done(
+            Operation::Rename,
             self.vfs
                 .rename((parent.0, name), (new_parent.0, new_name), mode),
             reply,
@@ -477,7 +477,8 @@ impl Filesystem for Adapter {
     ) {
         self.count(Operation::Setxattr);
         let flags = u32::try_from(flags).unwrap_or(0);
-        self.done(Operation::Setxattr,
+        self.done(
+            Operation::Setxattr,
             self.vfs.set_xattr(ino.0, name, value, flags),
             reply,
         );
@@ -492,7 +493,12 @@ impl Filesystem for Adapter {
         reply: ReplyXattr,
     ) {
         self.count(Operation::Getxattr);
-        self.xattr(Operation::Getxattr, self.vfs.xattr(ino.0, name), size, reply);
+        self.xattr(
+            Operation::Getxattr,
+            self.vfs.xattr(ino.0, name),
+            size,
+            reply,
+        );
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -507,7 +513,11 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.count(Operation::Removexattr);
-        self.done(Operation::Removexattr, self.vfs.remove_xattr(ino.0, name), reply);
+        self.done(
+            Operation::Removexattr,
+            self.vfs.remove_xattr(ino.0, name),
+            reply,
+        );
     }
 
     fn create(

@@ -48,9 +48,34 @@ pub enum Operation {
 impl Operation {
     /// The names, in the order of the values.
     const NAMES: [&'static str; 28] = [
-        "lookup", "forget", "getattr", "setattr", "readlink", "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename",
-        "link", "open", "read", "write", "statfs", "fsync", "setxattr", "getxattr", "listxattr", "removexattr", "flush",
-        "opendir", "readdir", "readdirplus", "fsyncdir", "create", "other",
+        "lookup",
+        "forget",
+        "getattr",
+        "setattr",
+        "readlink",
+        "mknod",
+        "mkdir",
+        "unlink",
+        "rmdir",
+        "symlink",
+        "rename",
+        "link",
+        "open",
+        "read",
+        "write",
+        "statfs",
+        "fsync",
+        "setxattr",
+        "getxattr",
+        "listxattr",
+        "removexattr",
+        "flush",
+        "opendir",
+        "readdir",
+        "readdirplus",
+        "fsyncdir",
+        "create",
+        "other",
     ];
 
     /// The name, in lower case.
@@ -60,7 +85,9 @@ impl Operation {
 }
 
 /// The upper bounds of the commit latencies' buckets, in microseconds.
-const BOUNDS: [u64; 14] = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000];
+const BOUNDS: [u64; 14] = [
+    10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000,
+];
 
 /// The counters. Each is exact; together they are not a snapshot of one moment.
 #[derive(Debug, Default)]
@@ -115,10 +142,13 @@ impl Counters {
     }
 
     pub(super) fn commit_latency(&self) -> Histogram {
-        let buckets = BOUNDS.iter().zip(&self.latency).map(|(bound, count)| Bucket {
-            up_to_microseconds: *bound,
-            count: read(count),
-        });
+        let buckets = BOUNDS
+            .iter()
+            .zip(&self.latency)
+            .map(|(bound, count)| Bucket {
+                up_to_microseconds: *bound,
+                count: read(count),
+            });
         Histogram {
             buckets: buckets.collect(),
             beyond: read(&self.latency[BOUNDS.len()]),
@@ -143,7 +173,9 @@ impl Counters {
     }
 
     pub(super) fn evictions(&self) -> BTreeMap<Reason, u64> {
-        let all = Reason::ALL.iter().map(|reason| (*reason, read(&self.evictions[*reason as usize])));
+        let all = Reason::ALL
+            .iter()
+            .map(|reason| (*reason, read(&self.evictions[*reason as usize])));
         all.filter(|(_, count)| *count > 0).collect()
     }
 
