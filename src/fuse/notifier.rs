@@ -40,6 +40,11 @@ fn tell(kernel: &fuser::Notifier, notice: Notice) {
     let told = match &notice {
         Notice::Entry { parent, name } => kernel.inval_entry(INodeNo(*parent), name),
         Notice::Inode { ino } => kernel.inval_inode(INodeNo(*ino), 0, 0),
+        Notice::Settled(done) => {
+            // Nobody waits any more: nothing to do.
+            let _ = done.send(());
+            Ok(())
+        }
         Notice::Content { ino, bytes } => kernel.store(INodeNo(*ino), 0, bytes),
     };
     if let Err(error) = told {

@@ -18,6 +18,7 @@ use rustix::io::{Errno, Result};
 
 use super::digest::{DIGEST_XATTR, Digest};
 use super::draft::{Draft, Drafts, Publish};
+use super::quarantine::Quarantine;
 use super::xattr;
 
 /// The private folder in the root of a backing directory.
@@ -25,6 +26,9 @@ pub const PRIVATE_DIR: &str = ".kidafs";
 
 /// Its subfolder for backing files that have no name yet, where the filesystem lacks `O_TMPFILE`.
 const DRAFTS_DIR: &str = "tmp";
+
+/// Its subfolder for files whose content is wrong.
+const QUARANTINE_DIR: &str = "quarantine";
 
 /// What the disk tier is about to do; see [`Faults`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,6 +117,7 @@ pub struct Found {
 pub struct DiskTier {
     root: Arc<Directory>,
     drafts: Drafts,
+    quarantine: Quarantine,
     /// Whether the backing filesystem has user extended attributes.
     digests: AtomicBool,
     faults: Option<Arc<dyn Faults>>,
@@ -205,6 +210,7 @@ impl DiskTier {
                     .try_clone()
                     .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?,
             ),
+            quarantine: Quarantine::open(make(&private, QUARANTINE_DIR)?)?,
             digests: AtomicBool::new(true),
             faults,
         };
@@ -346,6 +352,17 @@ impl DiskTier {
             RenameFlags::empty()
         };
         rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags)
+    }
+
+    /// Moves a file whose content is wrong into the quarantine, which keeps a bounded number of them.
+    pub fn quarantine(&self, dir: &Directory, name: &OsStr) -> Result<()> {
+        self.step(Step::Rename)?;
+        self.quarantine.take(dir, name)
+    }
+
+    /// Files in the quarantine.
+    pub fn quarantined(&self) -> u64 {
+        self.quarantine.files()
     }
 
     // --- content -------------------------------------------------------------------------------

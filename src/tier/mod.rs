@@ -6,6 +6,7 @@ mod digest;
 mod disk;
 mod draft;
 mod memory;
+mod quarantine;
 mod xattr;
 
 pub use digest::{DIGEST_XATTR, Digest, Digester};

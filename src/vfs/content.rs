@@ -99,6 +99,7 @@ impl Vfs {
         let version = node.version.load(Ordering::Acquire);
         let found = self.load(node)?;
         if let (Some(Committed::Whole(bytes)), Some(content)) = (&found, node.content()) {
+            node.verified.store(true, Ordering::Release);
             let content = content.lock();
             // A change in place, or a commit of one, that came meanwhile has newer content.
             if matches!(*content, Content::Committed)

@@ -48,6 +48,8 @@ impl Error {
     /// More uncommitted content than `--staging`.
     pub const STAGING_FULL: Self =
         Self::new(Errno::NOSPC, "uncommitted content would exceed --staging");
+    /// No entry can be evicted that would make room.
+    pub const NO_ROOM: Self = Self::new(Errno::NOSPC, "the file does not fit --max-size and --max-entries");
     /// A mount that serves without writes.
     pub const READ_ONLY: Self = Self::new(Errno::ROFS, "mounted read-only");
     /// Content that does not match its digest.

@@ -11,11 +11,13 @@ mod content;
 mod counters;
 mod data;
 mod error;
+mod evict;
 mod hidden;
 mod names;
 mod node;
 mod notice;
 mod persist;
+mod quarantine;
 mod readdir;
 mod report;
 mod scan;
@@ -80,6 +82,9 @@ pub struct Vfs {
     notices: Notices,
     counters: Counters,
     about: About,
+    keys: evict::Keys,
+    /// Held while victims are chosen and removed.
+    sweeping: parking_lot::Mutex<()>,
     /// Committed files, and their bytes in whole blocks.
     entries: AtomicU64,
     bytes: AtomicU64,
@@ -120,6 +125,8 @@ impl Vfs {
             notices,
             counters: Counters::default(),
             about,
+            keys: evict::Keys::new(),
+            sweeping: parking_lot::Mutex::new(()),
             config,
             clock,
             disk,

@@ -72,7 +72,7 @@ impl Vfs {
         }
     }
 
-    fn touch_directory(&self, node: &Node) {
+    pub(super) fn touch_directory(&self, node: &Node) {
         let now = self.now();
         let mut meta = node.meta.lock();
         meta.attr.mtime = now;

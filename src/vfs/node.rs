@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -43,6 +43,8 @@ pub(super) struct Node {
     pub(super) version: AtomicU64,
     /// What it counts against the budget, plus one; 0: it is not on disk.
     pub(super) charged: AtomicU64,
+    /// Whether its content on disk was once found to be what was committed.
+    pub(super) verified: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -173,6 +175,7 @@ impl Node {
             lookups: AtomicU64::new(0),
             version: AtomicU64::new(0),
             charged: AtomicU64::new(0),
+            verified: AtomicBool::new(false),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 
 /// Something for the kernel's caches.
 ///
@@ -22,6 +22,8 @@ pub enum Notice {
         /// Its number.
         ino: u64,
     },
+    /// Everything queued before has been sent.
+    Settled(SyncSender<()>),
     /// The inode's whole content, for the kernel's page cache.
     Content {
         /// Its number.
@@ -44,6 +46,15 @@ impl Notices {
     /// Tells nobody; for use without a mount.
     pub fn none() -> Self {
         Self(None)
+    }
+
+    /// Waits until all that is queued has been sent. Never from within an operation: the kernel may be
+    /// waiting for that operation's reply before it takes the next notice.
+    pub(super) fn settle(&self) {
+        let (done, settled) = sync_channel(1);
+        self.send(Notice::Settled(done));
+        // Fails when there is no notifier, and then nothing is queued.
+        let _ = settled.recv();
     }
 
     pub(super) fn send(&self, notice: Notice) {

@@ -72,7 +72,7 @@ impl Vfs {
             commit_latency: counters.commit_latency(),
             evictions: counters.evictions(),
             evicted_bytes: counters.evicted_bytes(),
-            quarantined: 0,
+            quarantined: self.disk.quarantined(),
             requests: counters.requests(),
             errors: counters.errors(),
         }
@@ -113,7 +113,7 @@ impl Vfs {
     }
 
     /// An inode's path from the root, for people to read: what is not UTF-8 is replaced.
-    fn path(&self, node: &super::node::Node) -> String {
+    pub(super) fn path(&self, node: &super::node::Node) -> String {
         let mut parts = Vec::new();
         let mut place = node.place();
         while let Some(at) = place {

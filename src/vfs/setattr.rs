@@ -35,7 +35,7 @@ impl Vfs {
     }
 
     /// Runs `apply` on the inode's name in the backing directory, if it has one.
-    fn on_disk(
+    pub(super) fn on_disk(
         &self,
         node: &Node,
         apply: impl Fn(&crate::tier::Directory, &std::ffi::OsStr) -> rustix::io::Result<()>,

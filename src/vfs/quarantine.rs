@@ -1,0 +1,68 @@
+//! Content that is not what was committed: checked before it is served, set aside when it is wrong.
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Vfs;
+use super::content::is_buffered;
+use super::error::{Error, Result};
+use super::node::Node;
+use super::notice::Notice;
+use super::scan::charge;
+use crate::evict::Reason;
+
+impl Vfs {
+    /// Checks a file's content before the kernel is given the inode for the first time, so that an engine
+    /// finds a corrupt entry missing instead of stumbling over it. False: it is gone.
+    pub(super) fn verify(&self, node: &Arc<Node>) -> bool {
+        if node.verified.load(Ordering::Acquire) || is_buffered(node) {
+            return true;
+        }
+        match self.committed(node) {
+            Err(Error::CORRUPT) => {
+                self.quarantine(node);
+                false
+            }
+            // Other errors are for who reads it.
+            _ => true,
+        }
+    }
+
+    /// Sets a corrupt file aside: out of the tree, into the private folder, counted and logged once.
+    pub(super) fn quarantine(&self, node: &Arc<Node>) {
+        if let Err(error) = self.set_aside(node) {
+            log::error!("a corrupt entry (inode {}) cannot be set aside: {error}", node.ino);
+        }
+    }
+
+    fn set_aside(&self, node: &Arc<Node>) -> Result<()> {
+        let Some(place) = node.place() else { return Ok(()) };
+        let Some(folder) = place.parent.folder() else { return Err(Error::STALE) };
+        {
+            let _names = folder.names.lock();
+            if !node.is_at(&place) || is_buffered(node) {
+                return Ok(());
+            }
+            let replacing = folder.replacing();
+            if self.config.read_only {
+                log::error!("{:?} is corrupt and stays where it is: mounted read-only", place.name);
+            } else {
+                self.disk.quarantine(&folder.disk, &place.name)?;
+                log::error!("{:?} is corrupt and was set aside in .kidafs/quarantine", place.name);
+            }
+            drop(replacing);
+            folder.children.write().remove(&place.name);
+            self.touch_directory(&place.parent);
+        }
+        let size = node.meta.lock().attr.size;
+        self.detach(node);
+        self.counters.evicted(Reason::Corrupt, charge(size));
+        self.notices.send(Notice::Inode { ino: node.ino });
+        self.notices.send(Notice::Entry {
+            parent: place.parent.ino,
+            name: OsString::from(&*place.name),
+        });
+        Ok(())
+    }
+}
