@@ -1,7 +1,7 @@
 """What the templates of tests/templates are rendered with: the same on every run and machine.
 
-STATIC is also handed to the compiler, where static evaluation is tried; so a template renders
-alike with and without it.
+STATIC is also handed to the compiler, where static evaluation is tried; as it is a part of the
+context, every template renders alike with and without it.
 """
 
 from __future__ import annotations

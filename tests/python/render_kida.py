@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,10 +38,26 @@ class CountingCache(BytecodeCache):
             self.counts.lost += 1
 
 
+class FixedContext(Environment):
+    """The engine with the same static context for every template.
+
+    Release 0.12.0 writes what a template sets at its top level into the context it was given, so
+    the keys of later templates would depend on which earlier ones were compiled in this process.
+    """
+
+    @property
+    def static_context(self):
+        return copy.deepcopy(self.original_context)
+
+    @static_context.setter
+    def static_context(self, value):
+        self.original_context = value
+
+
 def run(arguments: argparse.Namespace) -> report.Report:
     """One process's life with the engine."""
     result = report.Report("kida", version("kida-templates"))
-    environment = Environment(
+    environment = FixedContext(
         loader=FileSystemLoader(arguments.templates),
         bytecode_cache=CountingCache(arguments.directory, result),
         static_context=context.STATIC if arguments.static_context else None,
