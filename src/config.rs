@@ -1,7 +1,10 @@
 //! What can be set, with the defaults. Parsing is the command line's business ([`crate::cli`]).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::format::Pattern;
 
@@ -24,6 +27,17 @@ pub enum KeepFree {
     Bytes(u64),
     /// So many hundredths of the filesystem's size; 0.0 to 100.0.
     Percent(f64),
+}
+
+impl KeepFree {
+    /// The bytes to leave free on a filesystem of `total` bytes.
+    pub fn bytes_of(self, total: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            // A byte of rounding on exabytes does not matter to a rule of thumb.
+            Self::Percent(percent) => (total as f64 * percent / 100.0) as u64,
+        }
+    }
 }
 
 /// Whether a CPU-latency request may be held in bursts.
@@ -116,4 +130,55 @@ impl Default for Config {
             supervise: false,
         }
     }
+}
+
+/// Where the value of an option came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A configuration file.
+    File {
+        /// The file, as it was named.
+        path: String,
+        /// The line of the value; the first is 1.
+        line: usize,
+    },
+    /// An environment variable, by its name.
+    Variable(String),
+    /// An option of its own, such as `--memory 64MiB`.
+    CommandLine,
+    /// A mount option, such as `-o memory=64MiB`.
+    MountOption,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{path}:{line}"),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::CommandLine => f.write_str("command line"),
+            Self::MountOption => f.write_str("mount option -o"),
+        }
+    }
+}
+
+/// One option as it applies, for `.kidafs/config.json` and `kidafs config`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The value as it would be written on the command line, exactly; empty: none.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// The options of a mount, checked and complete, and where each came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResolvedConfig {
+    /// What applies.
+    pub config: Config,
+    /// The same, by the option's name without its dashes (`max-size`). Every option is there.
+    pub settings: BTreeMap<&'static str, Setting>,
 }

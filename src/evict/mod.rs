@@ -1,1 +1,8 @@
-//! (to come)
+//! Which entries leave and why.
+//!
+//! [`plan`](plan()) is the policy: a pure function of what is there, the time and the limits, so
+//! that a plan can be shown before it is carried out and tested without a filesystem.
+
+mod plan;
+
+pub use plan::{EntryInfo, Free, Kind, Limits, Reason, Victim, plan};

@@ -1,1 +1,11 @@
-//! (to come)
+//! The FUSE adapter. Each callback turns its arguments into one call of [`crate::vfs`], and the result
+//! into one reply; nothing here decides what an operation means.
+
+mod adapter;
+mod capabilities;
+mod convert;
+mod notifier;
+
+pub use adapter::Adapter;
+pub use capabilities::Capabilities;
+pub use notifier::Notifier;

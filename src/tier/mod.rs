@@ -1,1 +1,14 @@
-//! (to come)
+//! Where content lives: the memory tier, the disk tier (the backing directory), and digests.
+//!
+//! Nothing here knows names in a tree or inodes; [`crate::vfs`] decides what goes where.
+
+mod digest;
+mod disk;
+mod draft;
+mod memory;
+mod xattr;
+
+pub use digest::{DIGEST_XATTR, Digest, Digester};
+pub use disk::{Directory, DiskFile, DiskTier, Faults, Found, FoundKind, PRIVATE_DIR, Stamp, Step};
+pub use draft::{Draft, Publish};
+pub use memory::MemoryTier;

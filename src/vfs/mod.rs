@@ -1,1 +1,197 @@
-//! (to come)
+//! What each operation means: inodes and names, staging, commit, attributes, the hidden folder.
+//!
+//! Nothing here knows FUSE: an operation takes plain arguments and returns plain values, so that it is
+//! tested without a mount. Lock order: a directory's `names`, then a file's content, then `meta`; the
+//! `children` lock is taken alone or outside `meta`. None of the short locks (`children`, `meta`) is held over I/O.
+
+mod attr;
+mod buffer;
+mod commit;
+mod content;
+mod data;
+mod error;
+mod hidden;
+mod names;
+mod node;
+mod notice;
+mod persist;
+mod readdir;
+mod scan;
+mod setattr;
+mod xattrs;
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use dashmap::DashMap;
+
+pub use attr::{Attr, BLOCK, Caller, Changes, Kind, SetTime, Stat};
+pub use commit::RenameMode;
+pub use content::Bytes;
+pub use error::{Error, Result};
+pub use notice::{Notice, Notices};
+pub use readdir::DirEntry;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::tier::{DiskTier, Faults, MemoryTier};
+use buffer::Staging;
+use node::{Body, Folder, Node};
+use persist::InPlace;
+
+/// The inode number of the mount's root.
+pub const ROOT: u64 = 1;
+
+/// The longest name in bytes, as on every usual backing filesystem (NAME_MAX).
+pub const NAME_MAX: usize = 255;
+
+/// Space and files, as statfs(2) reports them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// The budget in blocks of [`BLOCK`] bytes.
+    pub blocks: u64,
+    /// What is left of it, or of the backing filesystem if that has less.
+    pub free: u64,
+    /// The entry limit.
+    pub files: u64,
+    /// What is left of it.
+    pub files_free: u64,
+}
+
+/// The filesystem's core.
+#[derive(Debug)]
+pub struct Vfs {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    disk: DiskTier,
+    memory: MemoryTier,
+    staging: Arc<Staging>,
+    nodes: DashMap<u64, Arc<Node>>,
+    root: Arc<Node>,
+    next_ino: AtomicU64,
+    in_place: InPlace,
+    notices: Notices,
+    /// Committed files, and their bytes in whole blocks.
+    entries: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Vfs {
+    /// Takes over the backing directory `root`, on which the caller holds the lock, and reads in
+    /// what is there.
+    ///
+    /// # Errors
+    /// Those of the system while the backing directory is read.
+    pub fn open(
+        root: OwnedFd,
+        config: Config,
+        clock: Arc<dyn Clock>,
+        notices: Notices,
+        faults: Option<Arc<dyn Faults>>,
+    ) -> Result<Self> {
+        let disk = DiskTier::open(root, faults)?;
+        let found = disk.root_found()?;
+        let top = disk.open_dir(&disk.root(), OsStr::new("."))?;
+        let root = Arc::new(Node::new(
+            ROOT,
+            scan::attr_of(&found),
+            None,
+            Body::Directory(Box::new(Folder::new(top))),
+        ));
+        let vfs = Self {
+            memory: MemoryTier::new(config.memory),
+            staging: Arc::new(Staging::new(config.staging)),
+            nodes: DashMap::new(),
+            next_ino: AtomicU64::new(hidden::FIRST_FREE_INO),
+            in_place: InPlace::default(),
+            entries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            root: Arc::clone(&root),
+            notices,
+            config,
+            clock,
+            disk,
+        };
+        vfs.nodes.insert(ROOT, Arc::clone(&root));
+        vfs.scan(&root, found.device)?;
+        Ok(vfs)
+    }
+
+    /// The options it was opened with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    fn node(&self, ino: u64) -> Result<Arc<Node>> {
+        self.nodes
+            .get(&ino)
+            .map(|node| Arc::clone(&node))
+            .ok_or(Error::STALE)
+    }
+
+    fn directory(&self, ino: u64) -> Result<Arc<Node>> {
+        let node = self.node(ino)?;
+        if node.folder().is_none() {
+            return Err(Error::NOT_A_DIRECTORY);
+        }
+        Ok(node)
+    }
+
+    fn fresh_ino(&self) -> u64 {
+        self.next_ino.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.config.read_only {
+            return Err(Error::READ_ONLY);
+        }
+        Ok(())
+    }
+
+    /// Takes back `count` look-ups of an inode (FORGET): with the last one, content without a name ends.
+    pub fn forget(&self, ino: u64, count: u64) {
+        let Ok(node) = self.node(ino) else { return };
+        if node.forget(count) && self.is_unreachable(&node) {
+            self.nodes.remove(&ino);
+        }
+    }
+
+    fn is_unreachable(&self, node: &Node) -> bool {
+        node.ino >= hidden::FIRST_FREE_INO && node.place().is_none()
+    }
+
+    /// The attributes of an inode.
+    ///
+    /// # Errors
+    /// ESTALE if the kernel should not know the inode.
+    pub fn getattr(&self, ino: u64) -> Result<Stat> {
+        match self.hidden_stat(ino) {
+            Some(stat) => Ok(stat),
+            None => Ok(self.node(ino)?.stat()),
+        }
+    }
+
+    /// The budget and what is used of it.
+    ///
+    /// # Errors
+    /// Those of the backing filesystem.
+    pub fn space(&self) -> Result<Space> {
+        let backing = self.disk.space()?;
+        let blocks = self.config.max_size / BLOCK;
+        let left = blocks.saturating_sub(self.bytes.load(Ordering::Relaxed) / BLOCK);
+        let files = self.config.max_entries;
+        Ok(Space {
+            blocks,
+            free: left.min(backing.f_bavail.saturating_mul(backing.f_frsize) / BLOCK),
+            files,
+            files_free: files.saturating_sub(self.entries.load(Ordering::Relaxed)),
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! Combinations of options that cannot be.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::OptionError;
+use super::value::{show_size, show_time};
+use crate::config::{Config, Origin};
+
+/// Above this a burst would be no burst: an idle daemon uses no CPU.
+const LONGEST_POLL: Duration = Duration::from_secs(1);
+
+/// More event threads than this only take memory.
+const MOST_THREADS: usize = 256;
+
+type Origins = BTreeMap<&'static str, Origin>;
+
+/// Lowers a default that somebody's value contradicts: an entry has to fit the staging area and the budget.
+pub(super) fn settle(config: &mut Config, origins: &Origins) {
+    if !origins.contains_key("max-entry") {
+        let limit = config.staging.min(config.max_size);
+        config.max_entry = config.max_entry.min(limit);
+    }
+}
+
+/// Refuses what cannot work, before anything is mounted.
+pub(super) fn check(config: &Config, origins: &Origins) -> Result<(), OptionError> {
+    let from = |name: &'static str| origins.get(name).unwrap_or(&Origin::Default);
+    let refuse = |message: String| Err(OptionError::Conflict(message));
+
+    let sizes = [
+        ("staging", config.staging),
+        ("max-size", config.max_size),
+        ("max-entries", config.max_entries),
+        ("max-entry", config.max_entry),
+    ];
+    for (name, value) in sizes {
+        if value == 0 {
+            return refuse(format!(
+                "{name} 0 (from {}) leaves no room for an entry; write a larger value, or --read-only to serve without writes",
+                from(name)
+            ));
+        }
+    }
+    for (name, limit) in [("staging", config.staging), ("max-size", config.max_size)] {
+        if config.max_entry > limit {
+            return refuse(format!(
+                "max-entry {} (from {}) is larger than {name} {} (from {}), so such an entry could never be stored; lower the first or raise the second",
+                show_size(config.max_entry),
+                from("max-entry"),
+                show_size(limit),
+                from(name),
+            ));
+        }
+    }
+    let ages = [
+        ("superseded-grace", config.superseded_grace),
+        ("foreign-age", config.foreign_age),
+        ("max-age", config.max_age),
+    ];
+    for (name, age) in ages {
+        if let Some(age) = age
+            && config.sample >= age
+        {
+            return refuse(format!(
+                "sample {} (from {}) is not shorter than {name} {} (from {}), so entries in use would be evicted; lower the first, raise the second or turn it off",
+                show_time(config.sample),
+                from("sample"),
+                show_time(age),
+                from(name),
+            ));
+        }
+    }
+    if config.sweep_interval.is_zero() {
+        return refuse(format!(
+            "sweep-interval 0 (from {}) would sweep without a pause; write a time such as 60s",
+            from("sweep-interval")
+        ));
+    }
+    if config.threads == 0 || config.threads > MOST_THREADS {
+        return refuse(format!(
+            "threads {} (from {}) is not possible; write a number from 1 to {MOST_THREADS}",
+            config.threads,
+            from("threads")
+        ));
+    }
+    if config.poll > LONGEST_POLL {
+        return refuse(format!(
+            "poll {} (from {}) would keep a CPU busy; write at most {}",
+            show_time(config.poll),
+            from("poll"),
+            show_time(LONGEST_POLL)
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! The table of options: name, help, how a value is read and shown. Everything else is derived from it: the
+//! arguments, the variables, the file, `-o`, and the daemon's own arguments.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use super::value::{self, Problem};
+use crate::config::{Config, Durability, Latency};
+use crate::format::Pattern;
+
+/// An option of a mount.
+pub(crate) struct Key {
+    /// As on the command line, without the dashes.
+    pub(crate) name: &'static str,
+    /// What stands for the value in the help; `None`: a switch.
+    pub(crate) value_name: Option<&'static str>,
+    /// One line.
+    pub(crate) help: &'static str,
+    /// Reads a value into the configuration.
+    pub(super) set: fn(&mut Config, &OsStr) -> Result<(), Problem>,
+    /// The value as `set` reads it; `None`: there is none.
+    pub(super) show: fn(&Config) -> Option<OsString>,
+}
+
+impl Key {
+    /// The environment variable's name.
+    pub(super) fn variable(&self) -> String {
+        format!(
+            "KIDAFS_{}",
+            self.name.to_ascii_uppercase().replace('-', "_")
+        )
+    }
+
+    /// Whether the value is a name in the filesystem.
+    pub(super) fn is_path(&self) -> bool {
+        self.name == BACKING
+    }
+
+    /// The option of a name, written with dashes or with underscores.
+    pub(super) fn find(name: &str) -> Option<&'static Self> {
+        let name = name.replace('_', "-");
+        KEYS.iter().find(|key| key.name == name)
+    }
+}
+
+const BACKING: &str = "backing";
+
+const DURABILITIES: [(&str, Durability); 3] = [
+    ("async", Durability::Async),
+    ("crash", Durability::Crash),
+    ("power", Durability::Power),
+];
+
+const LATENCIES: [(&str, Latency); 2] = [("auto", Latency::Auto), ("off", Latency::Off)];
+
+/// An entry of the table whose value is of a kind with a reader and a writer.
+macro_rules! key {
+    ($name:literal, $field:ident, $read:expr, $show:expr, $value_name:expr, $help:literal) => {
+        Key {
+            name: $name,
+            value_name: $value_name,
+            help: $help,
+            set: |config, text| {
+                config.$field = $read(value::text(text)?)?;
+                Ok(())
+            },
+            show: |config| Some($show(config.$field).into()),
+        }
+    };
+}
+
+macro_rules! size {
+    ($name:literal, $field:ident, $help:literal) => {
+        key!(
+            $name,
+            $field,
+            value::size,
+            value::show_size,
+            Some("SIZE"),
+            $help
+        )
+    };
+}
+
+macro_rules! age {
+    ($name:literal, $field:ident, $help:literal) => {
+        key!(
+            $name,
+            $field,
+            value::age,
+            value::show_age,
+            Some("TIME"),
+            $help
+        )
+    };
+}
+
+macro_rules! switch {
+    ($name:literal, $field:ident, $help:literal) => {
+        key!(
+            $name,
+            $field,
+            value::switch,
+            |on: bool| on.to_string(),
+            None,
+            $help
+        )
+    };
+}
+
+/// Every option of a mount, in the order of the help.
+pub(crate) static KEYS: [Key; 22] = [
+    Key {
+        name: BACKING,
+        value_name: Some("DIR"),
+        help: "Where entries are kept [default: the mount point itself]",
+        set: |config, text| {
+            config.backing = Some(PathBuf::from(text));
+            Ok(())
+        },
+        show: |config| {
+            let path = config.backing.as_ref()?;
+            Some(path.clone().into_os_string())
+        },
+    },
+    size!(
+        "memory",
+        memory,
+        "Content kept in the memory tier; 0 for none"
+    ),
+    size!(
+        "staging",
+        staging,
+        "Uncommitted content; beyond it a write fails with ENOSPC"
+    ),
+    size!(
+        "max-size",
+        max_size,
+        "Disk budget; beyond it entries are evicted"
+    ),
+    key!(
+        "max-entries",
+        max_entries,
+        value::count,
+        |n: u64| n.to_string(),
+        Some("N"),
+        "Number of entries; beyond it entries are evicted"
+    ),
+    size!(
+        "max-entry",
+        max_entry,
+        "Size of one entry; beyond it a write fails with EFBIG. Unless set, it is lowered to --staging and --max-size"
+    ),
+    age!(
+        "max-age",
+        max_age,
+        "Evict what was neither committed nor looked up for so long; or off"
+    ),
+    age!(
+        "superseded-grace",
+        superseded_grace,
+        "Evict an old source of a template when it was not looked up for so long since the new one came; or off"
+    ),
+    age!(
+        "foreign-age",
+        foreign_age,
+        "Evict the entries of an interpreter or engine version that was idle for so long, while another was not; or off"
+    ),
+    age!(
+        "stale-temp",
+        stale_temp,
+        "Drop what was never committed and not written for so long; or off"
+    ),
+    key!(
+        "keep-free",
+        keep_free,
+        value::keep_free,
+        value::show_keep_free,
+        Some("SIZE|%"),
+        "Free space left on the backing filesystem"
+    ),
+    key!(
+        "sweep-interval",
+        sweep_interval,
+        value::time,
+        value::show_time,
+        Some("TIME"),
+        "The evictor's schedule"
+    ),
+    key!(
+        "sample",
+        sample,
+        value::time,
+        value::show_time,
+        Some("TIME"),
+        "How often the use of a hot entry is noticed"
+    ),
+    key!(
+        "durability",
+        durability,
+        |text| value::word(text, &DURABILITIES),
+        |this| value::show_word(this, &DURABILITIES),
+        Some("async|crash|power"),
+        "What a commit survives when it returns: nothing yet, the daemon's death, a power cut"
+    ),
+    Key {
+        name: "pattern",
+        value_name: Some("P"),
+        help: "Entry names, with {version}, {name} and {hash}",
+        set: |config, text| {
+            config.pattern = value::text(text)?
+                .parse::<Pattern>()
+                .map_err(|error| format!("is not an entry name pattern: {error}"))?;
+            Ok(())
+        },
+        show: |config| Some(config.pattern.to_string().into()),
+    },
+    switch!("read-only", read_only, "Serve without writes"),
+    switch!("allow-other", allow_other, "Let other users in"),
+    switch!("warm", warm, "Load every entry at mount"),
+    key!(
+        "threads",
+        threads,
+        value::count,
+        |n: usize| n.to_string(),
+        Some("N"),
+        "Event threads"
+    ),
+    key!(
+        "poll",
+        poll,
+        value::time,
+        value::show_time,
+        Some("TIME"),
+        "How long to poll after the last request of a burst; 0 for not at all"
+    ),
+    key!(
+        "latency",
+        latency,
+        |text| value::word(text, &LATENCIES),
+        |this| value::show_word(this, &LATENCIES),
+        Some("auto|off"),
+        "Whether a CPU-latency request is held in bursts, where the daemon may"
+    ),
+    switch!("supervise", supervise, "Restart a daemon that died"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_shown_as_it_is_read() {
+        for key in &KEYS {
+            let mut config = Config::default();
+            if let Some(text) = (key.show)(&Config::default()) {
+                (key.set)(&mut config, &text).unwrap();
+            }
+            assert_eq!(config, Config::default(), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_found_in_both_spellings() {
+        for key in &KEYS {
+            let found = |name: &str| Key::find(name).map(|found| found.name);
+            assert_eq!(found(key.name), Some(key.name));
+            assert_eq!(found(&key.name.replace('-', "_")), Some(key.name));
+        }
+        assert!(Key::find("max").is_none());
+    }
+}

@@ -1,0 +1,501 @@
+//! The callbacks.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
+};
+
+use super::capabilities::Capabilities;
+use super::convert::{errno, file_attr, file_type, missing, set_time};
+use crate::vfs::{BLOCK, Caller, Changes, Error, Kind, NAME_MAX, RenameMode, Result, Stat, Vfs};
+
+/// Inode numbers are never used again.
+const GENERATION: Generation = Generation(0);
+
+/// As good as for ever: attributes change through this mount alone, or are invalidated by a notice.
+const FOREVER: Duration = Duration::from_secs(1 << 30);
+
+/// The files of one kernel mount, as fuser calls them.
+#[derive(Debug)]
+pub struct Adapter {
+    vfs: Arc<Vfs>,
+    capabilities: Arc<OnceLock<Capabilities>>,
+}
+
+impl Adapter {
+    /// Serves `vfs`.
+    pub fn new(vfs: Arc<Vfs>) -> Self {
+        Self {
+            vfs,
+            capabilities: Arc::default(),
+        }
+    }
+
+    /// What the kernel agreed to; set once the mount answers.
+    pub fn capabilities(&self) -> Arc<OnceLock<Capabilities>> {
+        Arc::clone(&self.capabilities)
+    }
+
+    fn offers(&self, what: impl Fn(&Capabilities) -> bool) -> bool {
+        self.capabilities.get().is_some_and(what)
+    }
+
+    /// How long the kernel may use a name without asking. The one look-up that a hot entry makes after it
+    /// is how its use is noticed.
+    fn entry_ttl(&self, stat: &Stat) -> Duration {
+        if self.vfs.is_generated(stat.ino) {
+            return Vfs::GENERATED_TTL;
+        }
+        match stat.kind {
+            Kind::Directory => FOREVER,
+            Kind::File | Kind::Symlink => self.vfs.config().sample,
+        }
+    }
+
+    fn attr_ttl(&self, stat: &Stat) -> Duration {
+        if stat.kind == Kind::Directory && self.vfs.is_generated(stat.ino) {
+            return Vfs::GENERATED_TTL;
+        }
+        FOREVER
+    }
+
+    fn entry(&self, result: Result<Stat>, reply: ReplyEntry) {
+        match result {
+            Ok(stat) => {
+                let (attr, entry) = (self.attr_ttl(&stat), self.entry_ttl(&stat));
+                reply.entry_with_ttls(&attr, &entry, &file_attr(&stat), GENERATION);
+            }
+            Err(error) => reply.error(failed("lookup", &error)),
+        }
+    }
+
+    fn attr(&self, operation: &str, result: Result<Stat>, reply: ReplyAttr) {
+        match result {
+            Ok(stat) => reply.attr(&self.attr_ttl(&stat), &file_attr(&stat)),
+            Err(error) => reply.error(failed(operation, &error)),
+        }
+    }
+}
+
+fn failed(operation: &str, error: &Error) -> Errno {
+    log::debug!("{operation}: {error}");
+    errno(error)
+}
+
+fn done(operation: &str, result: Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(failed(operation, &error)),
+    }
+}
+
+fn xattr_reply(operation: &str, result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match result {
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(&value),
+        Err(error) => reply.error(failed(operation, &error)),
+    }
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let taken = Capabilities::negotiate(config);
+        log::debug!("the kernel agreed to {taken:?}");
+        // Called once per session.
+        let _ = self.capabilities.set(taken);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        match self.vfs.lookup(parent.0, name) {
+            Err(Error::NO_ENTRY) => {
+                let ttl = match self.vfs.is_generated(parent.0) {
+                    true => Vfs::GENERATED_TTL,
+                    false => self.vfs.config().sample,
+                };
+                reply.entry_with_ttls(&Duration::ZERO, &ttl, &missing(), GENERATION);
+            }
+            result => self.entry(result, reply),
+        }
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        self.vfs.forget(ino.0, count);
+    }
+
+    fn getattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        self.attr("getattr", self.vfs.getattr(ino.0), reply);
+    }
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let changes = Changes {
+            mode,
+            uid,
+            gid,
+            size,
+            atime: atime.map(set_time),
+            mtime: mtime.map(set_time),
+        };
+        self.attr("setattr", self.vfs.setattr(ino.0, &changes), reply);
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.vfs.readlink(ino.0) {
+            Ok(target) => reply.data(target.as_encoded_bytes()),
+            Err(error) => reply.error(failed("readlink", &error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let result = match mode & libc::S_IFMT {
+            libc::S_IFREG | 0 => self.vfs.create(parent.0, name, mode, caller(request), true),
+            _ => Err(Error::UNSUPPORTED_KIND),
+        };
+        self.entry(result, reply);
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        self.entry(self.vfs.mkdir(parent.0, name, mode, caller(request)), reply);
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done("unlink", self.vfs.unlink(parent.0, name), reply);
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done("rmdir", self.vfs.rmdir(parent.0, name), reply);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        self.entry(
+            self.vfs
+                .symlink(parent.0, name, target.as_os_str(), caller(request)),
+            reply,
+        );
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let mode = match flags {
+            flags if flags.is_empty() => RenameMode::Replace,
+            RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
+            RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        done(
+            "rename",
+            self.vfs
+                .rename((parent.0, name), (new_parent.0, new_name), mode),
+            reply,
+        );
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _parent: INodeNo,
+        _name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.entry(Err(Error::UNSUPPORTED_KIND), reply);
+    }
+
+    fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.offers(|kernel| kernel.no_open) {
+            // 'Never ask again': from here on the kernel opens and closes by itself.
+            return reply.error(Errno::ENOSYS);
+        }
+        reply.opened(
+            FileHandle(0),
+            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
+        );
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.vfs.read(ino.0, offset, size) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => reply.error(failed("read", &error)),
+        }
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.vfs.write(ino.0, offset, data) {
+            // One message is at most MAX_WRITE long.
+            Ok(()) => reply.written(data.len() as u32),
+            Err(error) => reply.error(failed("write", &error)),
+        }
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        done("fsync", self.vfs.fsync(ino.0), reply);
+    }
+
+    fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if self.offers(|kernel| kernel.no_opendir) {
+            return reply.error(Errno::ENOSYS);
+        }
+        reply.opened(
+            FileHandle(0),
+            FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR,
+        );
+    }
+
+    fn readdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let listed = self.vfs.read_dir(ino.0, offset, false, |entry| {
+            !reply.add(
+                INodeNo(entry.stat.ino),
+                entry.position,
+                file_type(entry.stat.kind),
+                entry.name,
+            )
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(failed("readdir", &error)),
+        }
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let generated = self.vfs.is_generated(ino.0);
+        let listed = self.vfs.read_dir(ino.0, offset, true, |entry| {
+            let mut attr = file_attr(&entry.stat);
+            let mut ttl = self.entry_ttl(&entry.stat).min(self.attr_ttl(&entry.stat));
+            if generated && !entry.is_dot {
+                // A generated file gets its inode when it is looked up: here the kernel is given none.
+                attr.ino = INodeNo(0);
+                ttl = Duration::ZERO;
+            }
+            !reply.add(
+                INodeNo(entry.stat.ino),
+                entry.position,
+                entry.name,
+                &ttl,
+                &attr,
+                GENERATION,
+            )
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(failed("readdirplus", &error)),
+        }
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        done("fsyncdir", self.vfs.fsync_dir(ino.0), reply);
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        match self.vfs.space() {
+            Ok(space) => reply.statfs(
+                space.blocks,
+                space.free,
+                space.free,
+                space.files,
+                space.files_free,
+                BLOCK as u32,
+                NAME_MAX as u32,
+                BLOCK as u32,
+            ),
+            Err(error) => reply.error(failed("statfs", &error)),
+        }
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let flags = u32::try_from(flags).unwrap_or(0);
+        done(
+            "setxattr",
+            self.vfs.set_xattr(ino.0, name, value, flags),
+            reply,
+        );
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        xattr_reply("getxattr", self.vfs.xattr(ino.0, name), size, reply);
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let joined = self.vfs.xattrs(ino.0).map(|keys| {
+            keys.iter()
+                .flat_map(|key| key.as_encoded_bytes().iter().copied().chain([0]))
+                .collect()
+        });
+        xattr_reply("listxattr", joined, size, reply);
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        done("removexattr", self.vfs.remove_xattr(ino.0, name), reply);
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let exclusive = flags & libc::O_EXCL != 0;
+        match self
+            .vfs
+            .create(parent.0, name, mode, caller(request), exclusive)
+        {
+            Ok(stat) => reply.created(
+                &self.entry_ttl(&stat),
+                &file_attr(&stat),
+                GENERATION,
+                FileHandle(0),
+                FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
+            ),
+            Err(error) => reply.error(failed("create", &error)),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Rename: the commit point.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::Vfs;
+use super::attr::Kind;
+use super::error::{Error, Result};
+use super::node::{Content, Folder, Name, Node, Place};
+use crate::config::Durability;
+use crate::tier::Publish;
+
+/// What a rename does with a name that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RenameMode {
+    /// Replace it.
+    #[default]
+    Replace,
+    /// Fail with EEXIST (`RENAME_NOREPLACE`).
+    NoReplace,
+    /// Swap the two (`RENAME_EXCHANGE`).
+    Exchange,
+}
+
+/// How the flush went that followed a rename. The rename itself has been done by then, in the backing
+/// directory, so the tree in memory follows it either way.
+type Flushed = Result<()>;
+
+/// One side of a rename.
+struct Side<'a> {
+    parent: Arc<Node>,
+    name: &'a OsStr,
+}
+
+impl Side<'_> {
+    fn folder(&self) -> Result<&Folder> {
+        self.parent.folder().ok_or(Error::NOT_A_DIRECTORY)
+    }
+
+    fn child(&self) -> Result<Option<Arc<Node>>> {
+        Ok(self.folder()?.children.read().get(self.name).cloned())
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            parent: Arc::clone(&self.parent),
+            name: Name::from(self.name),
+        }
+    }
+}
+
+impl Vfs {
+    /// Renames. A staged file is committed by it: when this returns, its whole content is in the
+    /// backing directory under the new name. After an error both names are as they were.
+    ///
+    /// # Errors
+    /// ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY, EINVAL (a directory into itself), EROFS, ENAMETOOLONG,
+    /// ESTALE, EPERM in the hidden folder; those of the backing filesystem, ENOSPC among them.
+    pub fn rename(&self, from: (u64, &OsStr), to: (u64, &OsStr), mode: RenameMode) -> Result<()> {
+        self.check_writable()?;
+        self.check_name(from.0, from.1)?;
+        self.check_name(to.0, to.1)?;
+        let from = Side {
+            parent: self.directory(from.0)?,
+            name: from.1,
+        };
+        let to = Side {
+            parent: self.directory(to.0)?,
+            name: to.1,
+        };
+        let (first, second) = if from.parent.ino <= to.parent.ino {
+            (from.folder()?, to.folder()?)
+        } else {
+            (to.folder()?, from.folder()?)
+        };
+        let _first = first.names.lock();
+        let _second = (from.parent.ino != to.parent.ino).then(|| second.names.lock());
+
+        let source = from.child()?.ok_or(Error::NO_ENTRY)?;
+        let target = to.child()?;
+        match (&target, mode) {
+            (Some(target), _) if target.ino == source.ino => return Ok(()),
+            (Some(_), RenameMode::NoReplace) => return Err(Error::EXISTS),
+            (None, RenameMode::Exchange) => return Err(Error::NO_ENTRY),
+            (Some(target), RenameMode::Exchange) => {
+                self.check_no_loop(&source, &to.parent)?;
+                self.check_no_loop(target, &from.parent)?;
+                return self.exchange(&from, &to, &source, target);
+            }
+            (Some(target), RenameMode::Replace) => check_replaceable(&source, target)?,
+            (None, _) => {}
+        }
+        self.check_no_loop(&source, &to.parent)?;
+        let flushed = if self.is_on_disk(&source) {
+            self.rename_on_disk(&from, &to, &source, target.as_ref())?
+        } else {
+            self.commit(&to, &source, target.as_ref())?
+        };
+        self.renamed(&from, &to, &source, target.as_ref())?;
+        flushed
+    }
+
+    /// Publishes a staged file's content under its final name.
+    fn commit(
+        &self,
+        to: &Side<'_>,
+        source: &Arc<Node>,
+        target: Option<&Arc<Node>>,
+    ) -> Result<Flushed> {
+        let (Some(content), folder) = (source.content(), to.folder()?) else {
+            return Err(Error::STALE);
+        };
+        let mut content = content.lock();
+        let Content::Buffered(buffer) = &*content else {
+            return Err(Error::STALE);
+        };
+        let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
+        let mut draft = self.draft(source, buffer, &[])?;
+        if flush {
+            self.disk.flush_draft(&draft)?;
+        }
+        let replaced = target.filter(|target| self.is_on_disk(target));
+        if let Some(target) = replaced {
+            self.hold(target, &to.place());
+        }
+        let replacing = replaced.map(|_| folder.replacing());
+        let how = if replaced.is_some() {
+            Publish::Replace
+        } else {
+            Publish::New
+        };
+        let mut published = self.disk.publish(&mut draft, &folder.disk, to.name, how);
+        if published == Err(Errno::EXIST) {
+            // Something that is not served, or was put there behind our back: a rename replaces it.
+            published = self
+                .disk
+                .publish(&mut draft, &folder.disk, to.name, Publish::Replace);
+        }
+        drop(replacing);
+        if let Err(error) = published {
+            if let Some(target) = replaced {
+                self.unhold(target);
+            }
+            return Err(error.into());
+        }
+        self.settle(source, &mut content);
+        Ok(if flush {
+            self.disk.flush_dir(&folder.disk).map_err(Error::from)
+        } else {
+            Ok(())
+        })
+    }
+
+    /// Renames what the backing directory has under its old name. Content changed in place is
+    /// committed there first, so that the rename moves the whole.
+    fn rename_on_disk(
+        &self,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        source: &Arc<Node>,
+        target: Option<&Arc<Node>>,
+    ) -> Result<Flushed> {
+        self.persist_at(source, &from.place(), from.folder()?)?;
+        let replaced = target.filter(|target| self.is_on_disk(target));
+        if let Some(target) = replaced {
+            self.hold(target, &to.place());
+        }
+        let renamed = self.rename_names(from, to, false);
+        if let (Err(_), Some(target)) = (&renamed, replaced) {
+            self.unhold(target);
+        }
+        renamed
+    }
+
+    fn rename_names(&self, from: &Side<'_>, to: &Side<'_>, exchange: bool) -> Result<Flushed> {
+        let (old, new) = (from.folder()?, to.folder()?);
+        let _old = old.replacing();
+        let _new = (from.parent.ino != to.parent.ino).then(|| new.replacing());
+        self.disk
+            .rename((&old.disk, from.name), (&new.disk, to.name), exchange)?;
+        if self.config.durability != Durability::Power {
+            return Ok(Ok(()));
+        }
+        let mut flushed = self.disk.flush_dir(&new.disk);
+        if from.parent.ino != to.parent.ino {
+            flushed = flushed.and(self.disk.flush_dir(&old.disk));
+        }
+        Ok(flushed.map_err(Error::from))
+    }
+
+    fn exchange(
+        &self,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        source: &Arc<Node>,
+        target: &Arc<Node>,
+    ) -> Result<()> {
+        self.persist_at(source, &from.place(), from.folder()?)?;
+        self.persist_at(target, &to.place(), to.folder()?)?;
+        let flushed = self.rename_names(from, to, true)?;
+        for (node, side) in [(source, to), (target, from)] {
+            let place = side.place();
+            side.folder()?
+                .children
+                .write()
+                .insert(Arc::clone(&place.name), Arc::clone(node));
+            self.moved(node, place);
+        }
+        self.touched(from, to);
+        flushed
+    }
+
+    /// Makes the tree in memory agree with a rename that has been done on disk.
+    fn renamed(
+        &self,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        source: &Arc<Node>,
+        target: Option<&Arc<Node>>,
+    ) -> Result<()> {
+        let place = to.place();
+        from.folder()?.children.write().remove(from.name);
+        to.folder()?
+            .children
+            .write()
+            .insert(Arc::clone(&place.name), Arc::clone(source));
+        self.moved(source, place);
+        if let Some(target) = target {
+            self.detach(target);
+        }
+        self.touched(from, to);
+        Ok(())
+    }
+
+    fn moved(&self, node: &Node, place: Place) {
+        let now = self.now();
+        node.mark_used(now);
+        let mut meta = node.meta.lock();
+        meta.place = Some(place);
+        meta.attr.ctime = now;
+    }
+
+    fn touched(&self, from: &Side<'_>, to: &Side<'_>) {
+        let now = self.now();
+        for side in [from, to] {
+            let mut meta = side.parent.meta.lock();
+            meta.attr.mtime = now;
+            meta.attr.ctime = now;
+        }
+    }
+
+    /// A directory must not become its own descendant.
+    fn check_no_loop(&self, moving: &Node, into: &Arc<Node>) -> Result<()> {
+        let mut above = Some(Arc::clone(into));
+        while let Some(node) = above {
+            if node.ino == moving.ino {
+                return Err(Error::new(
+                    Errno::INVAL,
+                    "a directory cannot be moved into itself",
+                ));
+            }
+            above = node.place().map(|place| place.parent);
+        }
+        Ok(())
+    }
+}
+
+fn check_replaceable(source: &Node, target: &Node) -> Result<()> {
+    match (source.kind(), target.folder()) {
+        (Kind::Directory, None) => Err(Error::NOT_A_DIRECTORY),
+        (Kind::Directory, Some(folder)) if !folder.children.read().is_empty() => {
+            Err(Error::NOT_EMPTY)
+        }
+        (Kind::File | Kind::Symlink, Some(_)) => Err(Error::IS_A_DIRECTORY),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,196 @@
+//! Reading content, from wherever it is.
+
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::io::Errno;
+
+use super::Vfs;
+use super::error::{Error, Result};
+use super::node::{Body, Content, Held, Node, Place};
+use crate::tier::{Digest, DiskFile};
+
+/// Bytes that were read: shared with the memory tier where possible.
+#[derive(Debug)]
+pub enum Bytes {
+    /// A part of content that is kept in memory.
+    Shared(Arc<[u8]>, Range<usize>),
+    /// A copy.
+    Owned(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Shared(bytes, range) => &bytes[range.clone()],
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+fn range(available: usize, offset: u64, len: u32) -> Range<usize> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(available);
+    start..start.saturating_add(len as usize).min(available)
+}
+
+fn shared(bytes: Arc<[u8]>, offset: u64, len: u32) -> Bytes {
+    let range = range(bytes.len(), offset, len);
+    Bytes::Shared(bytes, range)
+}
+
+/// Committed content: whole where it is small enough to be kept, else a file to read parts from.
+pub(super) enum Committed {
+    Whole(Arc<[u8]>),
+    File(DiskFile),
+}
+
+impl Vfs {
+    /// Reads up to `len` bytes of a file from `offset`; fewer only at its end.
+    ///
+    /// # Errors
+    /// EISDIR, ESTALE; EIO if the content on disk does not match its digest; those of the backing filesystem.
+    pub fn read(&self, ino: u64, offset: u64, len: u32) -> Result<Bytes> {
+        let node = self.node(ino)?;
+        let content = match &node.body {
+            Body::File(content) => content,
+            Body::Snapshot(bytes) => return Ok(shared(Arc::clone(bytes), offset, len)),
+            Body::Directory(_) => return Err(Error::IS_A_DIRECTORY),
+            Body::Symlink(_) => {
+                return Err(Error::new(Errno::INVAL, "a symbolic link has no content"));
+            }
+        };
+        loop {
+            let held = match &*content.lock() {
+                Content::Buffered(buffer) => {
+                    let bytes = buffer.bytes();
+                    return Ok(Bytes::Owned(
+                        bytes[range(bytes.len(), offset, len)].to_vec(),
+                    ));
+                }
+                Content::Held(held) => Some(held.clone()),
+                Content::Committed => None,
+            };
+            return match held {
+                Some(Held::Bytes(bytes)) => Ok(shared(bytes, offset, len)),
+                Some(Held::File(file)) => {
+                    Ok(Bytes::Owned(self.disk.read(&file, offset, len as usize)?))
+                }
+                None => match self.committed(&node)? {
+                    Some(Committed::Whole(bytes)) => Ok(shared(bytes, offset, len)),
+                    Some(Committed::File(file)) => {
+                        Ok(Bytes::Owned(self.disk.read(&file, offset, len as usize)?))
+                    }
+                    // Its name went while it was looked for: it is held by now.
+                    None => continue,
+                },
+            };
+        }
+    }
+
+    /// Committed content of `node`, from the memory tier or from disk, checked and kept. `None`: it is not
+    /// committed under a name any more.
+    pub(super) fn committed(&self, node: &Node) -> Result<Option<Committed>> {
+        if let Some(bytes) = self.memory.get(node.ino) {
+            return Ok(Some(Committed::Whole(bytes)));
+        }
+        let version = node.version.load(Ordering::Acquire);
+        let found = self.load(node)?;
+        if let (Some(Committed::Whole(bytes)), Some(content)) = (&found, node.content()) {
+            let content = content.lock();
+            // A change in place, or a commit of one, that came meanwhile has newer content.
+            if matches!(*content, Content::Committed)
+                && node.version.load(Ordering::Acquire) == version
+            {
+                self.memory.insert(node.ino, Arc::clone(bytes));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads `node`'s content from the backing directory.
+    ///
+    /// The file is found by its name, which a commit, an eviction or a rename may give to another file at
+    /// any time. So names are locked, or shown afterwards to have stayed as they were.
+    fn load(&self, node: &Node) -> Result<Option<Committed>> {
+        if let Some(place) = node.place()
+            && let Some(folder) = place.parent.folder()
+            && let Some(sequence) = folder.stable_sequence()
+        {
+            let found = self.load_named(&place);
+            if folder.sequence.load(Ordering::Acquire) == sequence {
+                return found.map(Some);
+            }
+        }
+        loop {
+            let Some(place) = node.place() else {
+                return Ok(None);
+            };
+            let Some(folder) = place.parent.folder() else {
+                return Err(Error::STALE);
+            };
+            let _names = folder.names.lock();
+            if node.is_at(&place) {
+                return self.load_named(&place).map(Some);
+            }
+        }
+    }
+
+    fn load_named(&self, place: &Place) -> Result<Committed> {
+        let Some(folder) = place.parent.folder() else {
+            return Err(Error::STALE);
+        };
+        let file = self.disk.open_file(&folder.disk, &place.name)?;
+        let size = self.disk.size(&file)?;
+        if !self.memory.fits(size) && size > self.config.max_entry {
+            return Ok(Committed::File(file));
+        }
+        let len = usize::try_from(size).map_err(|_| Error::TOO_LARGE)?;
+        let bytes = self.disk.read(&file, 0, len)?;
+        match self.disk.digest(&file)? {
+            Some(digest) if digest != Digest::of(&bytes) => {
+                log::error!("{:?}: the content does not match its digest", place.name);
+                Err(Error::CORRUPT)
+            }
+            _ => Ok(Committed::Whole(bytes.into())),
+        }
+    }
+
+    /// Keeps the content of `node` readable for the programs that have it open, before its name goes.
+    /// The caller holds the names of its directory.
+    pub(super) fn hold(&self, node: &Node, place: &Place) {
+        let (Some(content), Some(folder)) = (node.content(), place.parent.folder()) else {
+            return;
+        };
+        let mut content = content.lock();
+        if !node.is_known() || !matches!(*content, Content::Committed) {
+            return;
+        }
+        let held = match self.memory.get(node.ino) {
+            Some(bytes) => Held::Bytes(bytes),
+            None => match self.disk.open_file(&folder.disk, &place.name) {
+                Ok(file) => Held::File(Arc::new(file)),
+                Err(error) => {
+                    log::warn!(
+                        "{:?} will not stay readable for who has it open: {error}",
+                        place.name
+                    );
+                    return;
+                }
+            },
+        };
+        *content = Content::Held(held);
+    }
+
+    /// Takes [`Vfs::hold`] back: the name stayed after all.
+    pub(super) fn unhold(&self, node: &Node) {
+        if let Some(content) = node.content() {
+            let mut content = content.lock();
+            if matches!(*content, Content::Held(_)) {
+                *content = Content::Committed;
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Making, finding and removing names.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::io::Errno;
+
+use super::attr::{Attr, Caller, Kind, Stat};
+use super::buffer::Buffer;
+use super::error::{Error, Result};
+use super::node::{Body, Content, Folder, Name, Node};
+use super::{NAME_MAX, Vfs};
+
+const SET_GROUP_ID: u32 = 0o2000;
+
+impl Vfs {
+    pub(super) fn check_name(&self, parent: u64, name: &OsStr) -> Result<()> {
+        if name.len() > NAME_MAX {
+            return Err(Error::NAME_TOO_LONG);
+        }
+        if self.is_hidden(parent, name) || self.is_in_hidden(parent) {
+            return Err(Error::HIDDEN);
+        }
+        Ok(())
+    }
+
+    /// Finds a name, and counts a look-up of the inode and a use of the entry.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR, ESTALE; ENAMETOOLONG above 255 bytes.
+    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Stat> {
+        if self.is_hidden(parent, name) || self.is_in_hidden(parent) {
+            return self.hidden_lookup(parent, name);
+        }
+        let parent = self.directory(parent)?;
+        let Some(folder) = parent.folder() else {
+            return Err(Error::NOT_A_DIRECTORY);
+        };
+        if name.len() > NAME_MAX {
+            return Err(Error::NAME_TOO_LONG);
+        }
+        // Counted while the name cannot go: an inode without a name and without look-ups is dropped.
+        let children = folder.children.read();
+        let node = children.get(name).ok_or(Error::NO_ENTRY)?;
+        node.count_lookup();
+        if node.kind() == Kind::File {
+            node.mark_used(self.now());
+        }
+        Ok(node.stat())
+    }
+
+    fn attr_for(&self, parent: &Node, mode: u32, caller: Caller) -> Attr {
+        let inherited = {
+            let meta = parent.meta.lock();
+            (meta.attr.mode & SET_GROUP_ID != 0).then_some(meta.attr.gid)
+        };
+        let now = self.now();
+        Attr {
+            size: 0,
+            mode: mode & 0o7777,
+            uid: caller.uid,
+            gid: inherited.unwrap_or(caller.gid),
+            atime: now,
+            mtime: now,
+            ctime: now,
+        }
+    }
+
+    fn touch_directory(&self, node: &Node) {
+        let now = self.now();
+        let mut meta = node.meta.lock();
+        meta.attr.mtime = now;
+        meta.attr.ctime = now;
+    }
+
+    /// Makes an empty file, in memory only, and counts a look-up of it. A file that has the name already
+    /// is what is returned, unless `exclusive`.
+    ///
+    /// # Errors
+    /// EEXIST, EISDIR, EROFS, ENAMETOOLONG, ENOTDIR, ESTALE, EPERM in the hidden folder.
+    pub fn create(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        caller: Caller,
+        exclusive: bool,
+    ) -> Result<Stat> {
+        self.check_writable()?;
+        self.check_name(parent, name)?;
+        let parent = self.directory(parent)?;
+        let Some(folder) = parent.folder() else {
+            return Err(Error::NOT_A_DIRECTORY);
+        };
+        let _names = folder.names.lock();
+        if let Some(node) = folder.children.read().get(name) {
+            return match (exclusive, node.kind()) {
+                (false, Kind::File) => {
+                    node.count_lookup();
+                    Ok(node.stat())
+                }
+                (false, Kind::Directory) => Err(Error::IS_A_DIRECTORY),
+                _ => Err(Error::EXISTS),
+            };
+        }
+        let buffer = Buffer::new(&self.staging, Vec::new(), false, self.now())?;
+        let body = Body::File(Mutex::new(Content::Buffered(Box::new(buffer))));
+        let attr = self.attr_for(&parent, mode, caller);
+        let node = self.enter(&parent, name, attr, body);
+        self.in_place_changed(&node);
+        Ok(node.stat())
+    }
+
+    /// As [`Vfs::adopt`], for a name that the kernel asked for: counts its look-up before anybody can remove it.
+    fn enter(&self, parent: &Arc<Node>, name: &OsStr, attr: Attr, body: Body) -> Arc<Node> {
+        let node = self.adopt(parent, Name::from(name), attr, body);
+        node.count_lookup();
+        self.touch_directory(parent);
+        node
+    }
+
+    /// Makes a directory, on disk at once, and counts a look-up of it.
+    ///
+    /// # Errors
+    /// EEXIST, EROFS, ENAMETOOLONG, ENOTDIR, ESTALE, EPERM in the hidden folder; those of the backing filesystem.
+    pub fn mkdir(&self, parent: u64, name: &OsStr, mode: u32, caller: Caller) -> Result<Stat> {
+        self.make(parent, name, |parent, folder| {
+            let mut attr = self.attr_for(parent, mode, caller);
+            attr.mode |= parent.meta.lock().attr.mode & SET_GROUP_ID;
+            attr.size = super::BLOCK;
+            let disk = self.disk.make_dir(&folder.disk, name, attr.mode)?;
+            Ok((attr, Body::Directory(Box::new(Folder::new(disk)))))
+        })
+    }
+
+    /// Makes a symbolic link, on disk at once, and counts a look-up of it.
+    ///
+    /// # Errors
+    /// As [`Vfs::mkdir`].
+    pub fn symlink(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        target: &OsStr,
+        caller: Caller,
+    ) -> Result<Stat> {
+        self.make(parent, name, |parent, folder| {
+            let mut attr = self.attr_for(parent, 0o777, caller);
+            attr.size = target.len() as u64;
+            self.disk.make_symlink(&folder.disk, name, target)?;
+            Ok((attr, Body::Symlink(target.into())))
+        })
+    }
+
+    fn make(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        make: impl FnOnce(&Arc<Node>, &Folder) -> Result<(Attr, Body)>,
+    ) -> Result<Stat> {
+        self.check_writable()?;
+        self.check_name(parent, name)?;
+        let parent = self.directory(parent)?;
+        let Some(folder) = parent.folder() else {
+            return Err(Error::NOT_A_DIRECTORY);
+        };
+        let _names = folder.names.lock();
+        if folder.children.read().get(name).is_some() {
+            return Err(Error::EXISTS);
+        }
+        let (attr, body) = make(&parent, folder)?;
+        self.own(folder, name, &attr)?;
+        Ok(self.enter(&parent, name, attr, body).stat())
+    }
+
+    /// Gives what was just made in the backing directory to its owner, where that is not the daemon's user.
+    fn own(&self, folder: &Folder, name: &OsStr, attr: &Attr) -> Result<()> {
+        let uid = Some(attr.uid).filter(|uid| *uid != rustix::process::geteuid().as_raw());
+        let gid = Some(attr.gid).filter(|gid| *gid != rustix::process::getegid().as_raw());
+        if uid.is_some() || gid.is_some() {
+            self.disk.set_owner(&folder.disk, name, uid, gid)?;
+        }
+        Ok(())
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// EINVAL for anything else, ESTALE.
+    pub fn readlink(&self, ino: u64) -> Result<Box<OsStr>> {
+        match &self.node(ino)?.body {
+            Body::Symlink(target) => Ok(target.clone()),
+            _ => Err(Error::new(Errno::INVAL, "not a symbolic link")),
+        }
+    }
+
+    /// Removes a file or symbolic link. Who has it open can go on reading it.
+    ///
+    /// # Errors
+    /// ENOENT, EISDIR, EROFS, ENOTDIR, ESTALE, EPERM in the hidden folder; those of the backing filesystem.
+    pub fn unlink(&self, parent: u64, name: &OsStr) -> Result<()> {
+        self.remove(parent, name, Kind::File)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// ENOENT, ENOTDIR, ENOTEMPTY, EROFS, ESTALE, EPERM in the hidden folder; those of the backing filesystem.
+    pub fn rmdir(&self, parent: u64, name: &OsStr) -> Result<()> {
+        self.remove(parent, name, Kind::Directory)
+    }
+
+    fn remove(&self, parent: u64, name: &OsStr, expected: Kind) -> Result<()> {
+        self.check_writable()?;
+        self.check_name(parent, name)?;
+        let parent = self.directory(parent)?;
+        let Some(folder) = parent.folder() else {
+            return Err(Error::NOT_A_DIRECTORY);
+        };
+        let _names = folder.names.lock();
+        let node = folder
+            .children
+            .read()
+            .get(name)
+            .cloned()
+            .ok_or(Error::NO_ENTRY)?;
+        match (expected, node.folder()) {
+            (Kind::Directory, None) => return Err(Error::NOT_A_DIRECTORY),
+            (Kind::Directory, Some(own)) if !own.children.read().is_empty() => {
+                return Err(Error::NOT_EMPTY);
+            }
+            (Kind::File | Kind::Symlink, Some(_)) => return Err(Error::IS_A_DIRECTORY),
+            _ => {}
+        }
+        self.remove_at(&parent, folder, name, &node)
+    }
+
+    /// Removes a name, on disk and in memory. The caller holds the names of the directory.
+    pub(super) fn remove_at(
+        &self,
+        parent: &Node,
+        folder: &Folder,
+        name: &OsStr,
+        node: &Arc<Node>,
+    ) -> Result<()> {
+        if self.is_on_disk(node) {
+            if let Some(place) = node.place() {
+                self.hold(node, &place);
+            }
+            let replacing = folder.replacing();
+            let removed = match node.kind() {
+                Kind::Directory => self.disk.remove_dir(&folder.disk, name),
+                Kind::File | Kind::Symlink => self.disk.unlink(&folder.disk, name),
+            };
+            drop(replacing);
+            match removed {
+                // Somebody removed it behind our back: that is what was wanted.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => {
+                    self.unhold(node);
+                    return Err(error.into());
+                }
+            }
+        }
+        folder.children.write().remove(name);
+        self.touch_directory(parent);
+        self.detach(node);
+        Ok(())
+    }
+
+    /// Whether the backing directory has something under the inode's name.
+    pub(super) fn is_on_disk(&self, node: &Node) -> bool {
+        node.kind() != Kind::File || node.charged.load(std::sync::atomic::Ordering::Acquire) > 0
+    }
+
+    /// The inode has lost its name: it lives on only as long as the kernel knows it.
+    pub(super) fn detach(&self, node: &Node) {
+        {
+            let mut meta = node.meta.lock();
+            meta.place = None;
+            meta.attr.ctime = self.now();
+        }
+        self.discharge(node);
+        self.memory.remove(node.ino);
+        if !node.is_known() {
+            self.nodes.remove(&node.ino);
+        }
+    }
+}

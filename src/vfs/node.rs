@@ -1,0 +1,275 @@
+//! Inodes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::attr::{Attr, Kind, Stat};
+use super::buffer::Buffer;
+use crate::tier::{Directory, DiskFile};
+
+/// A name, shared by the directory that lists it and the inode that has it.
+pub(super) type Name = Arc<OsStr>;
+
+/// Where an inode is found: its directory and its name there.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) parent: Arc<Node>,
+    pub(super) name: Name,
+}
+
+/// What is guarded by one short lock: never held while the disk is used.
+#[derive(Debug)]
+pub(super) struct Meta {
+    pub(super) attr: Attr,
+    /// `None` for the root, and once the name is gone.
+    pub(super) place: Option<Place>,
+}
+
+/// An inode. Its number is never used again, so the generation can stay 0.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) ino: u64,
+    pub(super) meta: Mutex<Meta>,
+    pub(super) body: Body,
+    /// How often the kernel was given this inode and has not forgotten it; counted before each reply.
+    lookups: AtomicU64,
+    /// Last look-up or read, in nanoseconds since the epoch.
+    last_used: AtomicU64,
+    /// Goes up whenever the content changes in place: what was read before is then out of date.
+    pub(super) version: AtomicU64,
+    /// What it counts against the budget, plus one; 0: it is not on disk.
+    pub(super) charged: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    Directory(Box<Folder>),
+    File(Mutex<Content>),
+    Symlink(Box<OsStr>),
+    /// A generated file of the hidden folder: as it was when it was looked up.
+    Snapshot(Arc<[u8]>),
+}
+
+/// A directory's own part.
+#[derive(Debug)]
+pub(super) struct Folder {
+    /// Taken by whatever changes names in this directory, disk included. The kernel serialises such
+    /// requests per directory anyway, so only the daemon's own threads ever wait here.
+    pub(super) names: Mutex<()>,
+    /// Odd while names in the backing directory are being replaced or removed; see `Vfs::load`.
+    pub(super) sequence: AtomicU64,
+    pub(super) children: RwLock<Children>,
+    pub(super) disk: Directory,
+}
+
+/// Names in a directory, and their order for readdir: the order of creation, by a number that is
+/// never used again, so that a listing under way neither repeats nor skips what stays.
+#[derive(Debug, Default)]
+pub(super) struct Children {
+    by_name: HashMap<Name, (u64, Arc<Node>)>,
+    in_order: BTreeMap<u64, Arc<Node>>,
+    next: u64,
+}
+
+/// Where a file's content is.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// Under its name in the backing directory, and perhaps in the memory tier.
+    Committed,
+    /// As [`Content::Committed`], but the name is about to go, or gone: kept readable for who has it open.
+    Held(Held),
+    /// Here, and changed since (or never) committed.
+    Buffered(Box<Buffer>),
+}
+
+/// Content that has no name any more.
+#[derive(Debug, Clone)]
+pub(super) enum Held {
+    Bytes(Arc<[u8]>),
+    File(Arc<DiskFile>),
+}
+
+impl Children {
+    pub(super) fn get(&self, name: &OsStr) -> Option<&Arc<Node>> {
+        self.by_name.get(name).map(|(_, node)| node)
+    }
+
+    pub(super) fn insert(&mut self, name: Name, node: Arc<Node>) {
+        // 0 to 2 are readdir's own positions: start, `.` and `..`.
+        let cookie = self.next + 3;
+        self.next += 1;
+        if let Some((old, _)) = self.by_name.insert(name, (cookie, Arc::clone(&node))) {
+            self.in_order.remove(&old);
+        }
+        self.in_order.insert(cookie, node);
+    }
+
+    pub(super) fn remove(&mut self, name: &OsStr) {
+        if let Some((cookie, _)) = self.by_name.remove(name) {
+            self.in_order.remove(&cookie);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// What comes after position `cookie`, with its own position.
+    pub(super) fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &Arc<Node>)> {
+        self.in_order
+            .range(cookie + 1..)
+            .map(|(cookie, node)| (*cookie, node))
+    }
+
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.in_order.values()
+    }
+}
+
+impl Folder {
+    pub(super) fn new(disk: Directory) -> Self {
+        Self {
+            names: Mutex::new(()),
+            sequence: AtomicU64::new(0),
+            children: RwLock::default(),
+            disk,
+        }
+    }
+
+    /// Marks the time during which names in the backing directory stand for something else than in
+    /// memory. The caller holds `names`.
+    pub(super) fn replacing(&self) -> Replacing<'_> {
+        self.sequence.fetch_add(1, Ordering::AcqRel);
+        Replacing(self)
+    }
+
+    /// The sequence number, unless names are being replaced just now.
+    pub(super) fn stable_sequence(&self) -> Option<u64> {
+        Some(self.sequence.load(Ordering::Acquire)).filter(|sequence| sequence % 2 == 0)
+    }
+}
+
+/// See [`Folder::replacing`]; ends on drop.
+#[derive(Debug)]
+pub(super) struct Replacing<'a>(&'a Folder);
+
+impl Drop for Replacing<'_> {
+    fn drop(&mut self) {
+        self.0.sequence.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Node {
+    pub(super) fn new(ino: u64, attr: Attr, place: Option<Place>, body: Body) -> Self {
+        Self {
+            ino,
+            last_used: AtomicU64::new(nanos(attr.atime)),
+            meta: Mutex::new(Meta { attr, place }),
+            body,
+            lookups: AtomicU64::new(0),
+            version: AtomicU64::new(0),
+            charged: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self.body {
+            Body::Directory(_) => Kind::Directory,
+            Body::File(_) | Body::Snapshot(_) => Kind::File,
+            Body::Symlink(_) => Kind::Symlink,
+        }
+    }
+
+    pub(super) fn folder(&self) -> Option<&Folder> {
+        match &self.body {
+            Body::Directory(folder) => Some(folder),
+            _ => None,
+        }
+    }
+
+    pub(super) fn content(&self) -> Option<&Mutex<Content>> {
+        match &self.body {
+            Body::File(content) => Some(content),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stat(&self) -> Stat {
+        let meta = self.meta.lock();
+        let named = meta.place.is_some()
+            || self.ino == super::ROOT
+            || matches!(self.body, Body::Snapshot(_));
+        Stat {
+            ino: self.ino,
+            kind: self.kind(),
+            links: match (named, self.kind()) {
+                (false, _) => 0,
+                (true, Kind::Directory) => 2,
+                (true, _) => 1,
+            },
+            attr: meta.attr,
+        }
+    }
+
+    pub(super) fn place(&self) -> Option<Place> {
+        self.meta.lock().place.clone()
+    }
+
+    /// Counts a reply that gives this inode to the kernel. Before the reply is sent.
+    pub(super) fn count_lookup(&self) {
+        self.lookups.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes back `count` of them; true if none is left.
+    pub(super) fn forget(&self, count: u64) -> bool {
+        let before = self
+            .lookups
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |known| {
+                Some(known.saturating_sub(count))
+            });
+        before.is_ok_and(|known| known <= count)
+    }
+
+    /// Whether the kernel has this inode, so that a program may have it open.
+    pub(super) fn is_known(&self) -> bool {
+        self.lookups.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn mark_used(&self, now: std::time::SystemTime) {
+        self.last_used.store(nanos(now), Ordering::Relaxed);
+    }
+
+    pub(super) fn last_used(&self) -> std::time::SystemTime {
+        let nanos = self.last_used.load(Ordering::Relaxed);
+        std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(nanos)
+    }
+
+    pub(super) fn changed_in_place(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+fn nanos(time: std::time::SystemTime) -> u64 {
+    time.duration_since(std::time::SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        })
+}
+
+/// Extended attributes that a buffered file will be committed with.
+pub(super) type Xattrs = Vec<(OsString, Vec<u8>)>;
+
+impl Node {
+    /// Whether it is (still) found at `place`.
+    pub(super) fn is_at(&self, place: &Place) -> bool {
+        self.meta
+            .lock()
+            .place
+            .as_ref()
+            .is_some_and(|own| own.parent.ino == place.parent.ino && own.name == place.name)
+    }
+}

@@ -1,0 +1,237 @@
+//! Committing content under the name it has: files that are written in place and never renamed.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Vfs;
+use super::buffer::Buffer;
+use super::error::{Error, Result};
+use super::node::{Content, Folder, Node, Place};
+use crate::config::Durability;
+use crate::format::temporary_name;
+use crate::tier::{DIGEST_XATTR, Draft, Publish, Stamp};
+
+/// How long a file that is written in place must be left alone before it is committed.
+pub const QUIET: Duration = Duration::from_secs(1);
+
+/// Files changed in place and not committed since, with the time of the last change.
+#[derive(Debug, Default)]
+pub(super) struct InPlace {
+    changed: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: HashMap<u64, SystemTime>,
+    stopped: bool,
+}
+
+impl Vfs {
+    /// Whether a file is staged: it has the name of an engine's temporary file and was never committed.
+    pub(super) fn is_temporary(&self, node: &Node) -> bool {
+        node.charged.load(Ordering::Acquire) == 0
+            && node
+                .place()
+                .is_some_and(|place| temporary_name(&place.name).is_some())
+    }
+
+    /// Notes that a file's content was changed, so that it is committed once it has been quiet.
+    pub(super) fn in_place_changed(&self, node: &Node) {
+        if self.is_temporary(node) || node.place().is_none() {
+            return;
+        }
+        let mut state = self.in_place.changed.lock();
+        let was_idle = state.files.is_empty();
+        state.files.insert(node.ino, self.now());
+        if was_idle {
+            self.in_place.wake.notify_all();
+        }
+    }
+
+    fn in_place_settled(&self, ino: u64) {
+        self.in_place.changed.lock().files.remove(&ino);
+    }
+
+    /// Commits each file that was written in place and has been left alone for [`QUIET`], and then
+    /// whatever follows, until [`Vfs::stop_persister`]. A thread of the daemon runs this; it sleeps while
+    /// there is nothing to do.
+    pub fn run_persister(&self) {
+        let mut state = self.in_place.changed.lock();
+        while !state.stopped {
+            if state.files.is_empty() {
+                self.in_place.wake.wait(&mut state);
+                continue;
+            }
+            self.in_place.wake.wait_for(&mut state, QUIET / 2);
+            drop(state);
+            self.persist_quiet();
+            state = self.in_place.changed.lock();
+        }
+    }
+
+    /// Ends [`Vfs::run_persister`].
+    pub fn stop_persister(&self) {
+        self.in_place.changed.lock().stopped = true;
+        self.in_place.wake.notify_all();
+    }
+
+    /// Commits each file that was written in place and has been left alone for [`QUIET`]. What cannot be
+    /// written now stays in memory and is tried again.
+    pub fn persist_quiet(&self) {
+        let now = self.now();
+        self.persist_changed(|touched| {
+            now.duration_since(touched)
+                .is_ok_and(|since| since >= QUIET)
+        });
+    }
+
+    /// Commits every file that was written in place; for the end of the daemon. Returns how many could not be written.
+    pub fn persist_all(&self) -> usize {
+        self.persist_changed(|_| true)
+    }
+
+    fn persist_changed(&self, due: impl Fn(SystemTime) -> bool) -> usize {
+        let files: Vec<u64> = {
+            let state = self.in_place.changed.lock();
+            state
+                .files
+                .iter()
+                .filter(|(_, touched)| due(**touched))
+                .map(|(ino, _)| *ino)
+                .collect()
+        };
+        let mut failed = 0;
+        for ino in files {
+            let Ok(node) = self.node(ino) else {
+                self.in_place_settled(ino);
+                continue;
+            };
+            if let Err(error) = self.persist(&node) {
+                log::error!("inode {ino} stays in memory: {error}");
+                failed += 1;
+                // Not before it has been quiet for a while again: a full disk is not asked in a busy loop.
+                self.in_place.changed.lock().files.insert(ino, self.now());
+            }
+        }
+        failed
+    }
+
+    /// Commits a file's content under its own name. False if there was nothing to commit.
+    pub(super) fn persist(&self, node: &Arc<Node>) -> Result<bool> {
+        loop {
+            let Some(place) = node.place() else {
+                self.in_place_settled(node.ino);
+                return Ok(false);
+            };
+            let Some(folder) = place.parent.folder() else {
+                return Err(Error::STALE);
+            };
+            let _names = folder.names.lock();
+            if node.is_at(&place) {
+                return self.persist_at(node, &place, folder);
+            }
+        }
+    }
+
+    /// As [`Vfs::persist`], for a caller that holds the names of the directory.
+    pub(super) fn persist_at(
+        &self,
+        node: &Arc<Node>,
+        place: &Place,
+        folder: &Folder,
+    ) -> Result<bool> {
+        let Some(content) = node.content() else {
+            return Ok(false);
+        };
+        let mut content = content.lock();
+        let Content::Buffered(buffer) = &*content else {
+            self.in_place_settled(node.ino);
+            return Ok(false);
+        };
+        let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
+        let kept = match buffer.on_disk {
+            true => self.user_xattrs(folder, &place.name)?,
+            false => Vec::new(),
+        };
+        let mut draft = self.draft(node, buffer, &kept)?;
+        if flush {
+            self.disk.flush_draft(&draft)?;
+        }
+        let replacing = folder.replacing();
+        self.disk
+            .publish(&mut draft, &folder.disk, &place.name, Publish::Replace)?;
+        drop(replacing);
+        if flush {
+            self.disk.flush_dir(&folder.disk)?;
+        }
+        self.settle(node, &mut content);
+        Ok(true)
+    }
+
+    /// A backing file with a buffer's content and an inode's attributes, ready for its name.
+    pub(super) fn draft(
+        &self,
+        node: &Node,
+        buffer: &Buffer,
+        kept: &[(std::ffi::OsString, Vec<u8>)],
+    ) -> Result<Draft> {
+        let attr = node.meta.lock().attr;
+        let draft = self.disk.begin(attr.mode)?;
+        self.disk.write(&draft, buffer.bytes(), 0)?;
+        let xattrs = if kept.is_empty() {
+            &buffer.xattrs
+        } else {
+            kept
+        };
+        self.disk.finish(
+            &draft,
+            &Stamp {
+                digest: buffer.digest(),
+                mode: attr.mode,
+                uid: attr.uid,
+                gid: attr.gid,
+                atime: attr.atime,
+                mtime: attr.mtime,
+                xattrs,
+            },
+        )?;
+        Ok(draft)
+    }
+
+    /// The buffer's content is in the backing directory: it is committed content from now on.
+    pub(super) fn settle(&self, node: &Node, content: &mut Content) {
+        if let Content::Buffered(buffer) = std::mem::replace(content, Content::Committed) {
+            self.charge(node, buffer.bytes().len() as u64);
+            if self.memory.fits(buffer.bytes().len() as u64) {
+                self.memory.insert(node.ino, buffer.bytes().into());
+            }
+        }
+        self.in_place_settled(node.ino);
+    }
+
+    fn user_xattrs(
+        &self,
+        folder: &Folder,
+        name: &OsStr,
+    ) -> Result<Vec<(std::ffi::OsString, Vec<u8>)>> {
+        let mut kept = Vec::new();
+        let keys = match self.disk.xattrs(&folder.disk, name) {
+            Ok(keys) => keys,
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOENT) => return Ok(kept),
+            Err(error) => return Err(error.into()),
+        };
+        for key in keys {
+            if key != DIGEST_XATTR && super::xattrs::is_user(&key) {
+                let value = self.disk.xattr(&folder.disk, name, &key)?;
+                kept.push((key, value));
+            }
+        }
+        Ok(kept)
+    }
+}

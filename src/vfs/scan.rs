@@ -1,0 +1,129 @@
+//! Reading in a backing directory.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::attr::{Attr, BLOCK};
+use super::error::Result;
+use super::node::{Body, Content, Folder, Name, Node, Place};
+use super::{ROOT, Vfs};
+use crate::tier::{Found, FoundKind, PRIVATE_DIR};
+
+pub(super) fn attr_of(found: &Found) -> Attr {
+    Attr {
+        size: found.size,
+        mode: found.mode,
+        uid: found.uid,
+        gid: found.gid,
+        atime: found.atime,
+        mtime: found.mtime,
+        ctime: found.ctime,
+    }
+}
+
+/// What a file of `size` bytes counts against the budget: whole blocks, as the backing filesystem stores it.
+pub(super) fn charge(size: u64) -> u64 {
+    size.div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
+impl Vfs {
+    /// Makes an inode for everything below `root`, by readdir and stat alone. What cannot be served
+    /// (fifos, sockets, devices, other filesystems mounted inside) is named in the log and left alone.
+    pub(super) fn scan(&self, root: &Arc<Node>, device: u64) -> Result<()> {
+        let mut todo = VecDeque::from([Arc::clone(root)]);
+        while let Some(parent) = todo.pop_front() {
+            let Some(folder) = parent.folder() else {
+                continue;
+            };
+            for found in self.disk.list(&folder.disk)? {
+                if parent.ino == ROOT && found.name == PRIVATE_DIR {
+                    continue;
+                }
+                let Some(body) = self.body_of(folder, &found, device)? else {
+                    log::warn!(
+                        "{:?} in the backing directory is not served: it is neither file, directory nor link",
+                        found.name
+                    );
+                    continue;
+                };
+                let node = self.adopt(
+                    &parent,
+                    Name::from(found.name.as_os_str()),
+                    attr_of(&found),
+                    body,
+                );
+                match node.kind() {
+                    super::Kind::Directory => todo.push_back(node),
+                    super::Kind::File => self.charge(&node, found.size),
+                    super::Kind::Symlink => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn body_of(&self, folder: &Folder, found: &Found, device: u64) -> Result<Option<Body>> {
+        Ok(match &found.kind {
+            FoundKind::File => Some(Body::File(Mutex::new(Content::Committed))),
+            FoundKind::Symlink(target) => Some(Body::Symlink(target.as_os_str().into())),
+            FoundKind::Directory if found.device == device => {
+                let disk = self.disk.open_dir(&folder.disk, &found.name)?;
+                Some(Body::Directory(Box::new(Folder::new(disk))))
+            }
+            FoundKind::Directory | FoundKind::Other => None,
+        })
+    }
+
+    /// Makes an inode and enters it in its directory.
+    pub(super) fn adopt(
+        &self,
+        parent: &Arc<Node>,
+        name: Name,
+        attr: Attr,
+        body: Body,
+    ) -> Arc<Node> {
+        let place = Place {
+            parent: Arc::clone(parent),
+            name: Arc::clone(&name),
+        };
+        let node = Arc::new(Node::new(self.fresh_ino(), attr, Some(place), body));
+        self.nodes.insert(node.ino, Arc::clone(&node));
+        if let Some(folder) = parent.folder() {
+            folder.children.write().insert(name, Arc::clone(&node));
+        }
+        node
+    }
+
+    /// Counts a committed file of `size` bytes against the budget, in place of what it counted before.
+    pub(super) fn charge(&self, node: &Node, size: u64) {
+        let charge = charge(size);
+        match node.charged.swap(charge + 1, Ordering::AcqRel) {
+            0 => {
+                self.entries.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(charge, Ordering::Relaxed);
+            }
+            before => {
+                self.bytes.fetch_add(charge, Ordering::Relaxed);
+                self.bytes.fetch_sub(before - 1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Takes a file off the budget: it is not on disk any more.
+    pub(super) fn discharge(&self, node: &Node) {
+        let before = node.charged.swap(0, Ordering::AcqRel);
+        if before > 0 {
+            self.entries.fetch_sub(1, Ordering::Relaxed);
+            self.bytes.fetch_sub(before - 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether `name` in directory `parent` is the hidden folder.
+    pub(super) fn is_hidden(&self, parent: u64, name: &OsStr) -> bool {
+        parent == ROOT && name == PRIVATE_DIR
+    }
+}

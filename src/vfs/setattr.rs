@@ -1,0 +1,111 @@
+//! Changing attributes.
+
+use std::time::SystemTime;
+
+use super::Vfs;
+use super::attr::{Changes, Kind, SetTime, Stat};
+use super::error::{Error, Result};
+use super::node::{Body, Node};
+
+const SET_ID: u32 = 0o6000;
+
+impl Vfs {
+    /// Changes attributes: in memory for a staged file, in the backing directory as well for all else.
+    ///
+    /// # Errors
+    /// EROFS, ESTALE, EISDIR (the size of a directory), EPERM in the hidden folder; as [`Vfs::write`] for the size;
+    /// those of the backing filesystem, EPERM for an owner that the daemon's user may not set.
+    pub fn setattr(&self, ino: u64, changes: &Changes) -> Result<Stat> {
+        self.check_writable()?;
+        if self.is_in_hidden(ino) {
+            return Err(Error::HIDDEN);
+        }
+        let node = self.node(ino)?;
+        if matches!(node.body, Body::Snapshot(_)) {
+            return Err(Error::HIDDEN);
+        }
+        if let Some(size) = changes.size {
+            self.truncate(ino, size)?;
+        }
+        if changes.mode.is_some() || changes.uid.is_some() || changes.gid.is_some() {
+            self.set_owner_and_mode(&node, changes)?;
+        }
+        self.set_times(&node, changes)?;
+        Ok(node.stat())
+    }
+
+    /// Runs `apply` on the inode's name in the backing directory, if it has one.
+    fn on_disk(
+        &self,
+        node: &Node,
+        apply: impl Fn(&crate::tier::Directory, &std::ffi::OsStr) -> rustix::io::Result<()>,
+    ) -> Result<()> {
+        if node.ino == super::ROOT {
+            return Ok(apply(&self.disk.root(), std::ffi::OsStr::new("."))?);
+        }
+        loop {
+            let Some(place) = node.place() else {
+                return Ok(());
+            };
+            let Some(folder) = place.parent.folder() else {
+                return Err(Error::STALE);
+            };
+            let _names = folder.names.lock();
+            if !node.is_at(&place) {
+                continue;
+            }
+            if self.is_on_disk(node) {
+                apply(&folder.disk, &place.name)?;
+            }
+            return Ok(());
+        }
+    }
+
+    fn set_owner_and_mode(&self, node: &Node, changes: &Changes) -> Result<()> {
+        let before = node.meta.lock().attr;
+        let mut mode = changes.mode.map_or(before.mode, |mode| mode & 0o7777);
+        let owned = changes.uid.is_some() || changes.gid.is_some();
+        if owned && changes.mode.is_none() && node.kind() == Kind::File {
+            // As chown(2) does for whoever lacks CAP_FSETID; here for everybody.
+            mode &= !SET_ID;
+        }
+        self.on_disk(node, |dir, name| {
+            if owned {
+                self.disk.set_owner(dir, name, changes.uid, changes.gid)?;
+            }
+            match node.kind() {
+                Kind::Symlink => Ok(()),
+                Kind::File | Kind::Directory => self.disk.set_mode(dir, name, mode),
+            }
+        })?;
+        let now = self.now();
+        let mut meta = node.meta.lock();
+        meta.attr.mode = mode;
+        meta.attr.uid = changes.uid.unwrap_or(before.uid);
+        meta.attr.gid = changes.gid.unwrap_or(before.gid);
+        meta.attr.ctime = now;
+        Ok(())
+    }
+
+    fn set_times(&self, node: &Node, changes: &Changes) -> Result<()> {
+        let now = self.now();
+        let resolve = |time: Option<SetTime>| -> Option<SystemTime> {
+            time.map(|time| match time {
+                SetTime::Now => now,
+                SetTime::To(time) => time,
+            })
+        };
+        let (atime, mtime) = (resolve(changes.atime), resolve(changes.mtime));
+        if atime.is_none() && mtime.is_none() {
+            return Ok(());
+        }
+        self.on_disk(node, |dir, name| {
+            self.disk.set_times(dir, name, atime, mtime)
+        })?;
+        let mut meta = node.meta.lock();
+        meta.attr.atime = atime.unwrap_or(meta.attr.atime);
+        meta.attr.mtime = mtime.unwrap_or(meta.attr.mtime);
+        meta.attr.ctime = now;
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! Extended attributes.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use super::Vfs;
+use super::error::{Error, Result};
+use super::node::{Content, Node};
+use crate::tier::DIGEST_XATTR;
+
+/// How many bytes of extended attributes a file may have before it is committed.
+const STAGED_LIMIT: usize = 64 * 1024;
+
+const NO_ATTRIBUTE: Error = Error::new(Errno::NODATA, "no such extended attribute");
+const UNSUPPORTED: Error = Error::new(
+    Errno::OPNOTSUPP,
+    "only user extended attributes are supported",
+);
+
+/// Whether `key` is in the only name space that is served.
+pub(super) fn is_user(key: &OsStr) -> bool {
+    key.as_bytes().starts_with(b"user.")
+}
+
+enum At<T> {
+    Done(T),
+    /// The backing directory has the inode under this name.
+    Disk,
+}
+
+impl Vfs {
+    /// The value of an extended attribute. The digest is that of committed content: a staged file has none yet.
+    ///
+    /// # Errors
+    /// ENODATA, EOPNOTSUPP, ESTALE; those of the backing filesystem.
+    pub fn xattr(&self, ino: u64, key: &OsStr) -> Result<Vec<u8>> {
+        if !is_user(key) {
+            // Asked by the kernel itself before writes (security.capability): the answer is 'none'.
+            return Err(NO_ATTRIBUTE);
+        }
+        let Some(node) = self.visible(ino)? else {
+            return Err(NO_ATTRIBUTE);
+        };
+        match self.staged(&node, |xattrs| {
+            let found = xattrs.iter().find(|(own, _)| own == key);
+            found.map(|(_, value)| value.clone()).ok_or(NO_ATTRIBUTE)
+        })? {
+            At::Done(value) => Ok(value),
+            At::Disk if key == DIGEST_XATTR && self.is_buffered(&node) => Err(NO_ATTRIBUTE),
+            At::Disk => self.at(&node, |dir, name| self.disk.xattr(dir, name, key)),
+        }
+    }
+
+    /// The names of the extended attributes.
+    ///
+    /// # Errors
+    /// ESTALE; those of the backing filesystem.
+    pub fn xattrs(&self, ino: u64) -> Result<Vec<OsString>> {
+        let Some(node) = self.visible(ino)? else {
+            return Ok(Vec::new());
+        };
+        let keys = match self.staged(&node, |xattrs| {
+            Ok(xattrs.iter().map(|(key, _)| key.clone()).collect())
+        })? {
+            At::Done(keys) => keys,
+            At::Disk => match self.at(&node, |dir, name| self.disk.xattrs(dir, name)) {
+                Err(error) if error.errno == Errno::OPNOTSUPP => Vec::new(),
+                other => other?,
+            },
+        };
+        Ok(keys.into_iter().filter(|key| is_user(key)).collect())
+    }
+
+    /// Sets an extended attribute; `flags` as in setxattr(2). Setting the digest is accepted and has no
+    /// effect, so that a copy with all attributes (`cp -a`) works: the digest is always the content's own.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP outside `user.`, EEXIST, ENODATA, ENOSPC, EROFS, ESTALE; those of the backing filesystem.
+    pub fn set_xattr(&self, ino: u64, key: &OsStr, value: &[u8], flags: u32) -> Result<()> {
+        self.check_writable()?;
+        if !is_user(key) {
+            return Err(UNSUPPORTED);
+        }
+        let node = self.visible(ino)?.ok_or(Error::HIDDEN)?;
+        if key == DIGEST_XATTR {
+            return Ok(());
+        }
+        let flags = XattrFlags::from_bits_truncate(flags);
+        let done = self.staged(&node, |xattrs| {
+            let at = xattrs.iter().position(|(own, _)| own == key);
+            let used: usize = xattrs
+                .iter()
+                .map(|(key, value)| key.len() + value.len())
+                .sum();
+            match at {
+                Some(_) if flags.contains(XattrFlags::CREATE) => return Err(Error::EXISTS),
+                None if flags.contains(XattrFlags::REPLACE) => return Err(NO_ATTRIBUTE),
+                _ if used + key.len() + value.len() > STAGED_LIMIT => {
+                    return Err(Error::new(Errno::NOSPC, "too many extended attributes"));
+                }
+                Some(at) => xattrs[at].1 = value.to_vec(),
+                None => xattrs.push((key.to_owned(), value.to_vec())),
+            }
+            Ok(())
+        })?;
+        match done {
+            At::Done(()) => Ok(()),
+            At::Disk => self.at(&node, |dir, name| {
+                self.disk.set_xattr(dir, name, key, value, flags)
+            }),
+        }
+    }
+
+    /// Removes an extended attribute. The digest stays.
+    ///
+    /// # Errors
+    /// ENODATA, EPERM for the digest, EOPNOTSUPP, EROFS, ESTALE; those of the backing filesystem.
+    pub fn remove_xattr(&self, ino: u64, key: &OsStr) -> Result<()> {
+        self.check_writable()?;
+        if !is_user(key) {
+            return Err(UNSUPPORTED);
+        }
+        if key == DIGEST_XATTR {
+            return Err(Error::new(Errno::PERM, "the digest cannot be removed"));
+        }
+        let node = self.visible(ino)?.ok_or(Error::HIDDEN)?;
+        let done = self.staged(&node, |xattrs| {
+            let at = xattrs
+                .iter()
+                .position(|(own, _)| own == key)
+                .ok_or(NO_ATTRIBUTE)?;
+            xattrs.remove(at);
+            Ok(())
+        })?;
+        match done {
+            At::Done(()) => Ok(()),
+            At::Disk => self.at(&node, |dir, name| self.disk.remove_xattr(dir, name, key)),
+        }
+    }
+
+    /// The inode, unless it is of the hidden folder, which has no extended attributes.
+    fn visible(&self, ino: u64) -> Result<Option<std::sync::Arc<Node>>> {
+        if self.is_in_hidden(ino) {
+            return Ok(None);
+        }
+        self.node(ino).map(Some)
+    }
+
+    fn is_buffered(&self, node: &Node) -> bool {
+        node.content()
+            .is_some_and(|content| matches!(*content.lock(), Content::Buffered(_)))
+    }
+
+    /// Runs `apply` on the attributes kept in memory, if that is where the inode's are.
+    fn staged<T>(
+        &self,
+        node: &Node,
+        apply: impl FnOnce(&mut super::node::Xattrs) -> Result<T>,
+    ) -> Result<At<T>> {
+        if let Some(content) = node.content()
+            && let Content::Buffered(buffer) = &mut *content.lock()
+            && !buffer.on_disk
+        {
+            return apply(&mut buffer.xattrs).map(At::Done);
+        }
+        Ok(At::Disk)
+    }
+
+    fn at<T>(
+        &self,
+        node: &Node,
+        apply: impl FnOnce(&crate::tier::Directory, &OsStr) -> rustix::io::Result<T>,
+    ) -> Result<T> {
+        if node.ino == super::ROOT {
+            return Ok(apply(&self.disk.root(), OsStr::new("."))?);
+        }
+        let place = node.place().ok_or(NO_ATTRIBUTE)?;
+        let folder = place.parent.folder().ok_or(Error::STALE)?;
+        let _names = folder.names.lock();
+        if !node.is_at(&place) {
+            return Err(NO_ATTRIBUTE);
+        }
+        Ok(apply(&folder.disk, &place.name)?)
+    }
+}
