@@ -100,6 +100,7 @@ def main(
     parser.add_argument("directory", type=Path, help="the cache directory")
     parser.add_argument("templates", type=Path, nargs="?", default=templates)
     parser.add_argument("--json", action="store_true", help="print the whole report")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the whole report there too")
     parser.add_argument("--procs", type=int, default=1, metavar="N", help="so many processes at once")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options(parser)
@@ -112,7 +113,10 @@ def main(
         print(json.dumps(asdict(run(arguments))))
         return
     report = run(arguments) if arguments.procs == 1 else run_at_once(arguments.procs)
-    print(json.dumps(asdict(report), indent=2, ensure_ascii=False) if arguments.json else report)
+    document = json.dumps(asdict(report), indent=2, ensure_ascii=False)
+    if arguments.report:
+        arguments.report.write_text(document + "\n")
+    print(document if arguments.json else report)
     if not arguments.json:
         for name, error in report.errors.items():
             print(f"  {name}: {error}", file=sys.stderr)
