@@ -6,6 +6,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`cli`] | the command line: argument handling and printing, one file per command |
+//! | [`server`] | a daemon: puts the pieces below together and serves until the mount's end |
 //! | [`daemon`] | a process's life: mounting, readiness, signals, unmounting |
 //! | [`fuse`] | the adapter: each callback turns its arguments into one call of [`vfs`] |
 //! | [`vfs`] | what an operation means: inodes, names, staging, commit, attributes |
@@ -24,6 +25,7 @@ pub mod daemon;
 pub mod evict;
 pub mod format;
 pub mod fuse;
+pub mod server;
 pub mod stats;
 pub mod tier;
 pub mod vfs;

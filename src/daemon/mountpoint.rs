@@ -202,7 +202,8 @@ fn ask_blocking(fd: BorrowedFd<'_>) -> Answer {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_FORCE_SYNC;
     match rustix::fs::statx(fd, "", flags, StatxFlags::BASIC_STATS) {
         Ok(_) => Answer::Alive(read_pid(fd)),
-        Err(Errno::NOTCONN | Errno::CONNABORTED | Errno::NODEV) => Answer::Dead,
+        // ECONNREFUSED: it died before it had answered the kernel's first message.
+        Err(Errno::NOTCONN | Errno::CONNABORTED | Errno::CONNREFUSED) => Answer::Dead,
         // Another user's mount (EACCES), or a daemon with troubles of its own: it is there.
         Err(_) => Answer::Alive(None),
     }

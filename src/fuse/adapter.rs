@@ -14,7 +14,9 @@ use fuser::{
 
 use super::capabilities::Capabilities;
 use super::convert::{errno, file_attr, file_type, missing, set_time};
-use crate::vfs::{BLOCK, Caller, Changes, Error, Kind, NAME_MAX, RenameMode, Result, Stat, Vfs};
+use crate::vfs::{
+    BLOCK, Caller, Changes, Error, Kind, NAME_MAX, Operation, RenameMode, Result, Stat, Vfs,
+};
 
 /// Inode numbers are never used again.
 const GENERATION: Generation = Generation(0);
@@ -66,42 +68,47 @@ impl Adapter {
         FOREVER
     }
 
-    fn entry(&self, result: Result<Stat>, reply: ReplyEntry) {
+    fn entry(&self, operation: Operation, result: Result<Stat>, reply: ReplyEntry) {
         match result {
             Ok(stat) => {
                 let (attr, entry) = (self.attr_ttl(&stat), self.entry_ttl(&stat));
                 reply.entry_with_ttls(&attr, &entry, &file_attr(&stat), GENERATION);
             }
-            Err(error) => reply.error(failed("lookup", &error)),
+            Err(error) => reply.error(self.failed(operation, &error)),
         }
     }
 
-    fn attr(&self, operation: &str, result: Result<Stat>, reply: ReplyAttr) {
+    fn attr(&self, operation: Operation, result: Result<Stat>, reply: ReplyAttr) {
         match result {
             Ok(stat) => reply.attr(&self.attr_ttl(&stat), &file_attr(&stat)),
-            Err(error) => reply.error(failed(operation, &error)),
+            Err(error) => reply.error(self.failed(operation, &error)),
         }
     }
-}
 
-fn failed(operation: &str, error: &Error) -> Errno {
-    log::debug!("{operation}: {error}");
-    errno(error)
-}
-
-fn done(operation: &str, result: Result<()>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(failed(operation, &error)),
+    fn failed(&self, operation: Operation, error: &Error) -> Errno {
+        log::debug!("{}: {error}", operation.name());
+        self.vfs.counters().error(error.errno);
+        errno(error)
     }
-}
 
-fn xattr_reply(operation: &str, result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
-    match result {
-        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(value) => reply.data(&value),
-        Err(error) => reply.error(failed(operation, &error)),
+    fn done(&self, operation: Operation, result: Result<()>, reply: ReplyEmpty) {
+        match result {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(self.failed(operation, &error)),
+        }
+    }
+
+    fn xattr(&self, operation: Operation, result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+        match result {
+            Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+            Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+            Ok(value) => reply.data(&value),
+            Err(error) => reply.error(self.failed(operation, &error)),
+        }
+    }
+
+    fn count(&self, operation: Operation) {
+        self.vfs.counters().request(operation);
     }
 }
 
@@ -122,6 +129,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.count(Operation::Lookup);
         match self.vfs.lookup(parent.0, name) {
             Err(Error::NO_ENTRY) => {
                 let ttl = match self.vfs.is_generated(parent.0) {
@@ -130,11 +138,12 @@ impl Filesystem for Adapter {
                 };
                 reply.entry_with_ttls(&Duration::ZERO, &ttl, &missing(), GENERATION);
             }
-            result => self.entry(result, reply),
+            result => self.entry(Operation::Lookup, result, reply),
         }
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
+        self.count(Operation::Forget);
         self.vfs.forget(ino.0, count);
     }
 
@@ -145,7 +154,8 @@ impl Filesystem for Adapter {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.attr("getattr", self.vfs.getattr(ino.0), reply);
+        self.count(Operation::Getattr);
+        self.attr(Operation::Getattr, self.vfs.getattr(ino.0), reply);
     }
 
     fn setattr(
@@ -166,6 +176,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        self.count(Operation::Setattr);
         let changes = Changes {
             mode,
             uid,
@@ -174,13 +185,14 @@ impl Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        self.attr("setattr", self.vfs.setattr(ino.0, &changes), reply);
+        self.attr(Operation::Setattr, self.vfs.setattr(ino.0, &changes), reply);
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        self.count(Operation::Readlink);
         match self.vfs.readlink(ino.0) {
             Ok(target) => reply.data(target.as_encoded_bytes()),
-            Err(error) => reply.error(failed("readlink", &error)),
+            Err(error) => reply.error(self.failed(Operation::Readlink, &error)),
         }
     }
 
@@ -194,11 +206,12 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
+        self.count(Operation::Mknod);
         let result = match mode & libc::S_IFMT {
             libc::S_IFREG | 0 => self.vfs.create(parent.0, name, mode, caller(request), true),
             _ => Err(Error::UNSUPPORTED_KIND),
         };
-        self.entry(result, reply);
+        self.entry(Operation::Mknod, result, reply);
     }
 
     fn mkdir(
@@ -210,15 +223,22 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        self.entry(self.vfs.mkdir(parent.0, name, mode, caller(request)), reply);
+        self.count(Operation::Mkdir);
+        self.entry(
+            Operation::Mkdir,
+            self.vfs.mkdir(parent.0, name, mode, caller(request)),
+            reply,
+        );
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done("unlink", self.vfs.unlink(parent.0, name), reply);
+        self.count(Operation::Unlink);
+        self.done(Operation::Unlink, self.vfs.unlink(parent.0, name), reply);
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done("rmdir", self.vfs.rmdir(parent.0, name), reply);
+        self.count(Operation::Rmdir);
+        self.done(Operation::Rmdir, self.vfs.rmdir(parent.0, name), reply);
     }
 
     fn symlink(
@@ -229,7 +249,9 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
+        self.count(Operation::Symlink);
         self.entry(
+            Operation::Symlink,
             self.vfs
                 .symlink(parent.0, name, target.as_os_str(), caller(request)),
             reply,
@@ -246,14 +268,15 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.count(Operation::Rename);
         let mode = match flags {
             flags if flags.is_empty() => RenameMode::Replace,
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return reply.error(Errno::EINVAL),
         };
-        done(
-            "rename",
+        self.done(
+            Operation::Rename,
             self.vfs
                 .rename((parent.0, name), (new_parent.0, new_name), mode),
             reply,
@@ -268,10 +291,12 @@ impl Filesystem for Adapter {
         _name: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.entry(Err(Error::UNSUPPORTED_KIND), reply);
+        self.count(Operation::Link);
+        self.entry(Operation::Link, Err(Error::UNSUPPORTED_KIND), reply);
     }
 
     fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.count(Operation::Open);
         if self.offers(|kernel| kernel.no_open) {
             // 'Never ask again': from here on the kernel opens and closes by itself.
             return reply.error(Errno::ENOSYS);
@@ -293,9 +318,10 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.count(Operation::Read);
         match self.vfs.read(ino.0, offset, size) {
             Ok(bytes) => reply.data(&bytes),
-            Err(error) => reply.error(failed("read", &error)),
+            Err(error) => reply.error(self.failed(Operation::Read, &error)),
         }
     }
 
@@ -311,10 +337,11 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.count(Operation::Write);
         match self.vfs.write(ino.0, offset, data) {
             // One message is at most MAX_WRITE long.
             Ok(()) => reply.written(data.len() as u32),
-            Err(error) => reply.error(failed("write", &error)),
+            Err(error) => reply.error(self.failed(Operation::Write, &error)),
         }
     }
 
@@ -326,6 +353,7 @@ impl Filesystem for Adapter {
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        self.count(Operation::Flush);
         reply.error(Errno::ENOSYS);
     }
 
@@ -337,10 +365,12 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        done("fsync", self.vfs.fsync(ino.0), reply);
+        self.count(Operation::Fsync);
+        self.done(Operation::Fsync, self.vfs.fsync(ino.0), reply);
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.count(Operation::Opendir);
         if self.offers(|kernel| kernel.no_opendir) {
             return reply.error(Errno::ENOSYS);
         }
@@ -358,6 +388,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
+        self.count(Operation::Readdir);
         let listed = self.vfs.read_dir(ino.0, offset, false, |entry| {
             !reply.add(
                 INodeNo(entry.stat.ino),
@@ -368,7 +399,7 @@ impl Filesystem for Adapter {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(failed("readdir", &error)),
+            Err(error) => reply.error(self.failed(Operation::Readdir, &error)),
         }
     }
 
@@ -380,6 +411,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
+        self.count(Operation::Readdirplus);
         let generated = self.vfs.is_generated(ino.0);
         let listed = self.vfs.read_dir(ino.0, offset, true, |entry| {
             let mut attr = file_attr(&entry.stat);
@@ -400,7 +432,7 @@ impl Filesystem for Adapter {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(failed("readdirplus", &error)),
+            Err(error) => reply.error(self.failed(Operation::Readdirplus, &error)),
         }
     }
 
@@ -412,10 +444,12 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        done("fsyncdir", self.vfs.fsync_dir(ino.0), reply);
+        self.count(Operation::Fsyncdir);
+        self.done(Operation::Fsyncdir, self.vfs.fsync_dir(ino.0), reply);
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        self.count(Operation::Statfs);
         match self.vfs.space() {
             Ok(space) => reply.statfs(
                 space.blocks,
@@ -427,7 +461,7 @@ impl Filesystem for Adapter {
                 NAME_MAX as u32,
                 BLOCK as u32,
             ),
-            Err(error) => reply.error(failed("statfs", &error)),
+            Err(error) => reply.error(self.failed(Operation::Statfs, &error)),
         }
     }
 
@@ -441,9 +475,10 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        self.count(Operation::Setxattr);
         let flags = u32::try_from(flags).unwrap_or(0);
-        done(
-            "setxattr",
+        self.done(
+            Operation::Setxattr,
             self.vfs.set_xattr(ino.0, name, value, flags),
             reply,
         );
@@ -457,20 +492,32 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        xattr_reply("getxattr", self.vfs.xattr(ino.0, name), size, reply);
+        self.count(Operation::Getxattr);
+        self.xattr(
+            Operation::Getxattr,
+            self.vfs.xattr(ino.0, name),
+            size,
+            reply,
+        );
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.count(Operation::Listxattr);
         let joined = self.vfs.xattrs(ino.0).map(|keys| {
             keys.iter()
                 .flat_map(|key| key.as_encoded_bytes().iter().copied().chain([0]))
                 .collect()
         });
-        xattr_reply("listxattr", joined, size, reply);
+        self.xattr(Operation::Listxattr, joined, size, reply);
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        done("removexattr", self.vfs.remove_xattr(ino.0, name), reply);
+        self.count(Operation::Removexattr);
+        self.done(
+            Operation::Removexattr,
+            self.vfs.remove_xattr(ino.0, name),
+            reply,
+        );
     }
 
     fn create(
@@ -483,6 +530,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        self.count(Operation::Create);
         let exclusive = flags & libc::O_EXCL != 0;
         match self
             .vfs
@@ -495,7 +543,7 @@ impl Filesystem for Adapter {
                 FileHandle(0),
                 FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
             ),
-            Err(error) => reply.error(failed("create", &error)),
+            Err(error) => reply.error(self.failed(Operation::Create, &error)),
         }
     }
 }

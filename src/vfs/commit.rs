@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::Errno;
 
@@ -93,12 +94,17 @@ impl Vfs {
             (None, _) => {}
         }
         self.check_no_loop(&source, &to.parent)?;
-        let flushed = if self.is_on_disk(&source) {
+        let began = Instant::now();
+        let committing = !self.is_on_disk(&source);
+        let flushed = if !committing {
             self.rename_on_disk(&from, &to, &source, target.as_ref())?
         } else {
             self.commit(&to, &source, target.as_ref())?
         };
         self.renamed(&from, &to, &source, target.as_ref())?;
+        if committing {
+            self.counters.commit(began.elapsed());
+        }
         flushed
     }
 

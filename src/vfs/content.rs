@@ -194,3 +194,9 @@ impl Vfs {
         }
     }
 }
+
+/// Whether a file has uncommitted content.
+pub(super) fn is_buffered(node: &Node) -> bool {
+    node.content()
+        .is_some_and(|content| matches!(*content.lock(), Content::Buffered(_)))
+}

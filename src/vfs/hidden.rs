@@ -18,7 +18,7 @@ const HIDDEN: u64 = 2;
 /// The first number for everything else.
 pub(super) const FIRST_FREE_INO: u64 = 3;
 
-const FILES: [&str; 1] = ["pid"];
+const FILES: [&str; 4] = ["config.json", "entries.jsonl", "pid", "stats.json"];
 
 impl Vfs {
     pub(super) fn is_in_hidden(&self, ino: u64) -> bool {
@@ -81,6 +81,9 @@ impl Vfs {
     fn generate(&self, name: &OsStr) -> Option<Vec<u8>> {
         match name.to_str()? {
             "pid" => Some(format!("{}\n", std::process::id()).into_bytes()),
+            "stats.json" => Some(self.stats_json()),
+            "config.json" => Some(self.config_json()),
+            "entries.jsonl" => Some(self.entries_jsonl()),
             _ => None,
         }
     }

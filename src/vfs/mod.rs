@@ -8,6 +8,7 @@ mod attr;
 mod buffer;
 mod commit;
 mod content;
+mod counters;
 mod data;
 mod error;
 mod hidden;
@@ -16,6 +17,7 @@ mod node;
 mod notice;
 mod persist;
 mod readdir;
+mod report;
 mod scan;
 mod setattr;
 mod xattrs;
@@ -31,9 +33,11 @@ use dashmap::DashMap;
 pub use attr::{Attr, BLOCK, Caller, Changes, Kind, SetTime, Stat};
 pub use commit::RenameMode;
 pub use content::Bytes;
+pub use counters::{Counters, Operation};
 pub use error::{Error, Result};
 pub use notice::{Notice, Notices};
 pub use readdir::DirEntry;
+pub use report::About;
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -74,6 +78,8 @@ pub struct Vfs {
     next_ino: AtomicU64,
     in_place: InPlace,
     notices: Notices,
+    counters: Counters,
+    about: About,
     /// Committed files, and their bytes in whole blocks.
     entries: AtomicU64,
     bytes: AtomicU64,
@@ -90,6 +96,7 @@ impl Vfs {
         config: Config,
         clock: Arc<dyn Clock>,
         notices: Notices,
+        about: About,
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self> {
         let disk = DiskTier::open(root, faults)?;
@@ -111,6 +118,8 @@ impl Vfs {
             bytes: AtomicU64::new(0),
             root: Arc::clone(&root),
             notices,
+            counters: Counters::default(),
+            about,
             config,
             clock,
             disk,
@@ -123,6 +132,11 @@ impl Vfs {
     /// The options it was opened with.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     fn now(&self) -> SystemTime {

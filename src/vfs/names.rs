@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use super::attr::{Attr, Caller, Kind, Stat};
 use super::buffer::Buffer;
+use super::counters::bump;
 use super::error::{Error, Result};
 use super::node::{Body, Content, Folder, Name, Node};
 use super::{NAME_MAX, Vfs};
@@ -42,9 +43,13 @@ impl Vfs {
         }
         // Counted while the name cannot go: an inode without a name and without look-ups is dropped.
         let children = folder.children.read();
-        let node = children.get(name).ok_or(Error::NO_ENTRY)?;
+        let Some(node) = children.get(name) else {
+            bump(&self.counters.misses);
+            return Err(Error::NO_ENTRY);
+        };
         node.count_lookup();
         if node.kind() == Kind::File {
+            bump(&self.counters.hits);
             node.mark_used(self.now());
         }
         Ok(node.stat())

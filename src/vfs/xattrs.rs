@@ -7,6 +7,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use super::Vfs;
+use super::content::is_buffered;
 use super::error::{Error, Result};
 use super::node::{Content, Node};
 use crate::tier::DIGEST_XATTR;
@@ -49,7 +50,7 @@ impl Vfs {
             found.map(|(_, value)| value.clone()).ok_or(NO_ATTRIBUTE)
         })? {
             At::Done(value) => Ok(value),
-            At::Disk if key == DIGEST_XATTR && self.is_buffered(&node) => Err(NO_ATTRIBUTE),
+            At::Disk if key == DIGEST_XATTR && is_buffered(&node) => Err(NO_ATTRIBUTE),
             At::Disk => self.at(&node, |dir, name| self.disk.xattr(dir, name, key)),
         }
     }
@@ -147,11 +148,6 @@ impl Vfs {
             return Ok(None);
         }
         self.node(ino).map(Some)
-    }
-
-    fn is_buffered(&self, node: &Node) -> bool {
-        node.content()
-            .is_some_and(|content| matches!(*content.lock(), Content::Buffered(_)))
     }
 
     /// Runs `apply` on the attributes kept in memory, if that is where the inode's are.

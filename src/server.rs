@@ -1,0 +1,196 @@
+//! A daemon: a backing directory, served at a mount point until the mount's end.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use fuser::{Session, SessionACL};
+use serde_json::json;
+
+use crate::clock::SystemClock;
+use crate::config::{Config, ResolvedConfig};
+use crate::daemon::backing::{self, Backing, BackingError, Sharing};
+use crate::daemon::mount::{self, MountError, MountOptions};
+use crate::daemon::serve::{self, Ended, ServeError, Service};
+use crate::daemon::signals::{HangUp, Signals};
+use crate::daemon::start::{Role, Start};
+use crate::fuse::{Adapter, Notifier};
+use crate::vfs::{self, About, Notices, Vfs};
+
+/// Why nothing is, or was, served. Each is one sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The mount point.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The backing directory.
+    #[error(transparent)]
+    Backing(#[from] BackingError),
+    /// Reading in the backing directory.
+    #[error("cannot read the backing directory {}: {source}", path.display())]
+    Read {
+        /// The directory.
+        path: PathBuf,
+        /// What went wrong.
+        source: vfs::Error,
+    },
+    /// The session with the kernel.
+    #[error("cannot begin the session with the kernel: {0}")]
+    Session(io::Error),
+    /// The system.
+    #[error("cannot start to serve: {0}")]
+    System(#[from] io::Error),
+    /// The end was not clean.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// Serves `dir` with `options` from this process until the mount's end. Returns as soon as everything is
+/// written; the caller is to end the process then.
+///
+/// # Errors
+/// Before the mount answers nothing is left behind; see also [`serve::serve`].
+pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError> {
+    let config = &options.config;
+    let dir = std::path::absolute(dir)?;
+    let mount_point = match mount::clear(&dir)? {
+        Some(path) => path,
+        None => {
+            backing::create(&dir)?;
+            std::fs::canonicalize(&dir)?
+        }
+    };
+    let sharing = Sharing {
+        read_only: config.read_only,
+        allow_other: config.allow_other,
+    };
+    let backing = Backing::open(&backing_path(config, &mount_point)?, sharing)?;
+    let about = About {
+        mount_point: mount_point.to_string_lossy().into_owned(),
+        backing: backing.path().to_string_lossy().into_owned(),
+        settings: settings(options),
+        started: Instant::now(),
+    };
+
+    let hang_up = match Role::of_this_process() {
+        Role::Command => HangUp::Ends,
+        Role::Background | Role::Attached => HangUp::Ignored,
+    };
+    let start = Start::begin()?;
+    let signals = Signals::install(hang_up)?;
+    let (notices, queue) = mpsc::channel();
+    let root: OwnedFd = backing.directory().try_clone_to_owned()?;
+    let vfs = Vfs::open(
+        root,
+        config.clone(),
+        Arc::new(SystemClock),
+        Notices::new(notices),
+        about,
+        None,
+    );
+    let vfs = Arc::new(vfs.map_err(|source| ServerError::Read {
+        path: backing.path().to_owned(),
+        source,
+    })?);
+
+    // From here on this process must not name the mount point again.
+    let (device, mounted) = mount::mount(
+        &mount_point,
+        &MountOptions {
+            source: mount::source(&mount_point, config.backing.as_deref()),
+            read_only: config.read_only,
+            allow_other: config.allow_other,
+        },
+    )?;
+    let session = Session::from_fd(
+        Adapter::new(Arc::clone(&vfs)),
+        device,
+        SessionACL::All,
+        session_options(config),
+    )
+    .map_err(ServerError::Session)?;
+    let notifier = Notifier::start(session.notifier(), queue)?;
+    let workers = Workers::start(Arc::clone(&vfs))?;
+    let ended = serve::serve(
+        mounted,
+        start,
+        None,
+        signals,
+        move || session.run(),
+        &workers,
+    );
+    workers.stop();
+    drop(notifier);
+    drop(backing);
+    Ok(ended?)
+}
+
+fn backing_path(config: &Config, mount_point: &Path) -> Result<PathBuf, ServerError> {
+    let Some(given) = &config.backing else {
+        return Ok(mount_point.to_owned());
+    };
+    let path = std::path::absolute(given)?;
+    if !path.try_exists()? {
+        backing::create(&path)?;
+    }
+    Ok(path)
+}
+
+fn session_options(config: &Config) -> fuser::Config {
+    let mut options = fuser::Config::default();
+    options.n_threads = Some(config.threads);
+    options
+}
+
+/// The options as they apply, each with its origin.
+fn settings(options: &ResolvedConfig) -> String {
+    let settings: serde_json::Map<_, _> = options
+        .settings
+        .iter()
+        .map(|(name, setting)| {
+            let value = json!({ "value": setting.value, "origin": setting.origin.to_string() });
+            ((*name).to_owned(), value)
+        })
+        .collect();
+    format!("{}\n", serde_json::Value::Object(settings))
+}
+
+/// The threads beside the session's own.
+struct Workers {
+    vfs: Arc<Vfs>,
+    persister: JoinHandle<()>,
+}
+
+impl Workers {
+    fn start(vfs: Arc<Vfs>) -> io::Result<Self> {
+        let own = Arc::clone(&vfs);
+        let persister = std::thread::Builder::new()
+            .name("kidafs-persist".to_owned())
+            .spawn(move || own.run_persister())?;
+        Ok(Self { vfs, persister })
+    }
+
+    fn stop(self) {
+        self.vfs.stop_persister();
+        if self.persister.join().is_err() {
+            log::error!("the persister panicked");
+        }
+    }
+}
+
+impl Service for Workers {
+    fn sweep(&self) {}
+
+    fn flush(&self) -> io::Result<()> {
+        match self.vfs.persist_all() {
+            0 => Ok(()),
+            failed => Err(io::Error::other(format!(
+                "{failed} files written in place are lost"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What the daemon tells about itself.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Vfs;
+use super::attr::Kind;
+use super::content::is_buffered;
+use crate::stats::{EntryRow, Place, Stats, Tier, unix_seconds};
+
+/// What the core cannot know by itself.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Where it is mounted.
+    pub mount_point: String,
+    /// Where entries are kept.
+    pub backing: String,
+    /// The options with their origins, as JSON.
+    pub settings: String,
+    /// Since when it serves.
+    pub started: Instant,
+}
+
+impl Default for About {
+    fn default() -> Self {
+        Self {
+            mount_point: String::new(),
+            backing: String::new(),
+            settings: "{}\n".to_owned(),
+            started: Instant::now(),
+        }
+    }
+}
+
+impl Vfs {
+    /// The state and the counters.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        Stats {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            mount_point: self.about.mount_point.clone(),
+            backing: self.about.backing.clone(),
+            uptime_seconds: self.about.started.elapsed().as_secs_f64(),
+            read_only: self.config.read_only,
+            digests: self.disk.has_digests(),
+            memory: Tier {
+                bytes: self.memory.bytes(),
+                budget_bytes: self.memory.budget(),
+                files: self.memory.entries(),
+                budget_files: None,
+            },
+            staging: Tier {
+                bytes: self.staging.used(),
+                budget_bytes: self.staging.budget(),
+                files: self.staging.files(),
+                budget_files: None,
+            },
+            disk: Tier {
+                bytes: self.bytes.load(Ordering::Relaxed),
+                budget_bytes: self.config.max_size,
+                files: self.entries.load(Ordering::Relaxed),
+                budget_files: Some(self.config.max_entries),
+            },
+            backing_available_bytes: self
+                .disk
+                .space()
+                .map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize)),
+            lookups: counters.lookups(),
+            commits: counters.commits.load(Ordering::Relaxed),
+            commit_latency: counters.commit_latency(),
+            evictions: counters.evictions(),
+            evicted_bytes: counters.evicted_bytes(),
+            quarantined: 0,
+            requests: counters.requests(),
+            errors: counters.errors(),
+        }
+    }
+
+    pub(super) fn stats_json(&self) -> Vec<u8> {
+        json_line(&self.stats())
+    }
+
+    pub(super) fn config_json(&self) -> Vec<u8> {
+        self.about.settings.clone().into_bytes()
+    }
+
+    /// A line of JSON for each file.
+    pub(super) fn entries_jsonl(&self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        self.walk(&mut |node| {
+            if node.kind() != Kind::File {
+                return;
+            }
+            let stat = node.stat();
+            let tier = match () {
+                () if is_buffered(node) => Place::Staging,
+                () if self.memory.contains(node.ino) => Place::Memory,
+                () => Place::Disk,
+            };
+            lines.extend(json_line(&EntryRow {
+                path: self.path(node),
+                size_bytes: stat.attr.size,
+                committed_unix_seconds: unix_seconds(stat.attr.mtime),
+                used_unix_seconds: unix_seconds(node.last_used()),
+                tier,
+                in_use: tier == Place::Staging,
+                format: None,
+            }));
+        });
+        lines
+    }
+
+    /// An inode's path from the root, for people to read: what is not UTF-8 is replaced.
+    fn path(&self, node: &super::node::Node) -> String {
+        let mut parts = Vec::new();
+        let mut place = node.place();
+        while let Some(at) = place {
+            parts.push(at.name);
+            place = at.parent.place();
+        }
+        let mut path = String::new();
+        for part in parts.iter().rev() {
+            let separator = if path.is_empty() { "" } else { "/" };
+            // Writing to a string cannot fail.
+            let _ = write!(path, "{separator}{}", part.to_string_lossy());
+        }
+        path
+    }
+}
+
+fn json_line(value: &impl serde::Serialize) -> Vec<u8> {
+    // These structures have string keys and finite numbers only, which serialise without fail.
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
