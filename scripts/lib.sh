@@ -63,12 +63,13 @@ apt_once() {
   DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$@" </dev/null
 }
 
-# need_fuse : /dev/fuse can be opened, and someone who is not root has fusermount3.
+# need_fuse : a mount can be made: by root with the device, by anyone else with fusermount3, which
+# opens the device with rights of its own.
 need_fuse() {
   [ -e /dev/fuse ] ||
     die "no /dev/fuse here: load the kernel module (modprobe fuse), or give the container the device (--device /dev/fuse)"
-  if ! { : <>/dev/fuse; } 2>/dev/null; then
-    die "no right to open /dev/fuse: run as a user who may, or make it mode 666 as distributions do"
+  if is_root && ! { : <>/dev/fuse; } 2>/dev/null; then
+    die "root may not open /dev/fuse here: give the container the device (--device /dev/fuse) and CAP_SYS_ADMIN"
   fi
   need_tool fusermount3 fuse3 "a user who is not root mounts with it"
 }
