@@ -412,17 +412,12 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         self.count(Operation::Readdirplus);
-        let generated = self.vfs.is_generated(ino.0);
         let listed = self.vfs.read_dir(ino.0, offset, true, |entry| {
-            let mut attr = file_attr(&entry.stat);
-            let mut ttl = self.entry_ttl(&entry.stat).min(self.attr_ttl(&entry.stat));
-            if generated && !entry.is_dot {
-                // A generated file gets its inode when it is looked up: here the kernel is given none.
-                attr.ino = INodeNo(0);
-                ttl = Duration::ZERO;
-            }
+            // One time-out serves for both here, so it is the shorter one.
+            let ttl = self.entry_ttl(&entry.stat).min(self.attr_ttl(&entry.stat));
+            let attr = file_attr(&entry.stat);
             !reply.add(
-                INodeNo(entry.stat.ino),
+                attr.ino,
                 entry.position,
                 entry.name,
                 &ttl,

@@ -91,33 +91,40 @@ impl Vfs {
     /// How long the kernel may take a look-up in the hidden folder for granted.
     pub const GENERATED_TTL: Duration = Duration::ZERO;
 
-    pub(super) fn hidden_listing(&self, ino: u64) -> Option<Vec<&'static str>> {
-        (ino == HIDDEN).then(|| FILES.to_vec())
-    }
-
-    /// Lists the folder. The files get no inode here: each look-up makes one.
+    /// Lists the folder. With `count` each file gets the inode that its look-up would give it, since a
+    /// listing with attributes is one of look-ups too.
     pub(super) fn list_hidden(
         &self,
         ino: u64,
         position: u64,
-        files: &[&'static str],
+        count: bool,
         mut accept: impl FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()> {
         let own = self.hidden_attr(Kind::Directory, ino, 0);
-        let dots = [(".", own, true), ("..", self.root_stat(), true)];
-        let files = files
-            .iter()
-            .map(|name| (*name, self.hidden_attr(Kind::File, HIDDEN, 0), false));
-        for (index, (name, stat, is_dot)) in dots.into_iter().chain(files).enumerate() {
-            let own = index as u64 + 1;
-            if own > position
-                && !accept(DirEntry {
-                    name: OsStr::new(name),
-                    stat,
-                    position: own,
-                    is_dot,
-                })
-            {
+        for (at, name, stat) in [(1, ".", own), (2, "..", self.root_stat())] {
+            let entry = DirEntry {
+                name: OsStr::new(name),
+                stat,
+                position: at,
+                is_dot: true,
+            };
+            if at > position && !accept(entry) {
+                return Ok(());
+            }
+        }
+        for (at, name) in (3..).zip(FILES).skip_while(|(at, _)| *at <= position) {
+            let name = OsStr::new(name);
+            let stat = match count {
+                true => self.hidden_lookup(ino, name)?,
+                false => self.hidden_attr(Kind::File, ino, 0),
+            };
+            if !accept(DirEntry {
+                name,
+                stat,
+                position: at,
+                is_dot: false,
+            }) {
+                self.forget(stat.ino, 1);
                 break;
             }
         }

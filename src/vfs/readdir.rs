@@ -37,8 +37,8 @@ impl Vfs {
         count: bool,
         mut accept: impl FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()> {
-        if let Some(listing) = self.hidden_listing(ino) {
-            return self.list_hidden(ino, position, &listing, accept);
+        if self.is_in_hidden(ino) {
+            return self.list_hidden(ino, position, count, accept);
         }
         let node = self.directory(ino)?;
         let Some(folder) = node.folder() else {
