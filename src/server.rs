@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fuser::{Session, SessionACL};
 use serde_json::json;
@@ -162,35 +162,45 @@ fn settings(options: &ResolvedConfig) -> String {
 /// The threads beside the session's own.
 struct Workers {
     vfs: Arc<Vfs>,
-    persister: JoinHandle<()>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
     fn start(vfs: Arc<Vfs>) -> io::Result<Self> {
-        let own = Arc::clone(&vfs);
-        let persister = std::thread::Builder::new()
-            .name("kidafs-persist".to_owned())
-            .spawn(move || own.run_persister())?;
-        Ok(Self { vfs, persister })
+        let mut workers = Self { vfs, threads: Vec::new() };
+        workers.spawn("kidafs-persist", Vfs::run_persister)?;
+        workers.spawn("kidafs-sweep", Vfs::run_sweeper)?;
+        Ok(workers)
+    }
+
+    fn spawn(&mut self, name: &str, run: fn(&Vfs)) -> io::Result<()> {
+        let vfs = Arc::clone(&self.vfs);
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        self.threads.push(thread.spawn(move || run(&vfs))?);
+        Ok(())
     }
 
     fn stop(self) {
         self.vfs.stop_persister();
-        if self.persister.join().is_err() {
-            log::error!("the persister panicked");
+        self.vfs.sweeper().stop();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                log::error!("a thread panicked");
+            }
         }
     }
 }
 
 impl Service for Workers {
-    fn sweep(&self) {}
+    fn sweep(&self) {
+        self.vfs.sweeper().ask();
+    }
 
     fn flush(&self) -> io::Result<()> {
+        self.vfs.note_use(Duration::ZERO);
         match self.vfs.persist_all() {
             0 => Ok(()),
-            failed => Err(io::Error::other(format!(
-                "{failed} files written in place are lost"
-            ))),
+            failed => Err(io::Error::other(format!("{failed} files written in place are lost"))),
         }
     }
 }

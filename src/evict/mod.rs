@@ -4,5 +4,7 @@
 //! that a plan can be shown before it is carried out and tested without a filesystem.
 
 mod plan;
+mod trigger;
 
 pub use plan::{EntryInfo, Free, Kind, Limits, Reason, Victim, plan};
+pub use trigger::Trigger;

@@ -61,6 +61,26 @@ impl Vfs {
     /// ESTALE, EPERM in the hidden folder; those of the backing filesystem, ENOSPC among them.
     pub fn rename(&self, from: (u64, &OsStr), to: (u64, &OsStr), mode: RenameMode) -> Result<()> {
         self.check_writable()?;
+        let size = self.staged_size(from)?;
+        if let Some(size) = size {
+            self.make_room(size)?;
+        }
+        match self.try_rename(from, to, mode) {
+            Err(error) if is_full(&error) && self.relieve(size.unwrap_or(0)) => self.try_rename(from, to, mode),
+            result => result,
+        }
+    }
+
+    /// The size of a file that a rename is about to commit; `None` if that is nothing of the kind.
+    fn staged_size(&self, from: (u64, &OsStr)) -> Result<Option<u64>> {
+        let parent = self.directory(from.0)?;
+        let Some(folder) = parent.folder() else { return Err(Error::NOT_A_DIRECTORY) };
+        let children = folder.children.read();
+        let staged = children.get(from.1).filter(|node| !self.is_on_disk(node));
+        Ok(staged.map(|node| node.meta.lock().attr.size))
+    }
+
+    fn try_rename(&self, from: (u64, &OsStr), to: (u64, &OsStr), mode: RenameMode) -> Result<()> {
         self.check_name(from.0, from.1)?;
         self.check_name(to.0, to.1)?;
         let from = Side {
@@ -271,6 +291,11 @@ impl Vfs {
         }
         Ok(())
     }
+}
+
+/// Whether the backing filesystem has no room, for bytes or within a quota.
+pub(super) fn is_full(error: &Error) -> bool {
+    matches!(error.errno, Errno::NOSPC | Errno::DQUOT)
 }
 
 fn check_replaceable(source: &Node, target: &Node) -> Result<()> {

@@ -78,13 +78,19 @@ impl Vfs {
                 Some(Held::File(file)) => {
                     Ok(Bytes::Owned(self.disk.read(&file, offset, len as usize)?))
                 }
-                None => match self.committed(&node)? {
-                    Some(Committed::Whole(bytes)) => Ok(shared(bytes, offset, len)),
-                    Some(Committed::File(file)) => {
+                None => match self.committed(&node) {
+                    Ok(Some(Committed::Whole(bytes))) => Ok(shared(bytes, offset, len)),
+                    Ok(Some(Committed::File(file))) => {
                         Ok(Bytes::Owned(self.disk.read(&file, offset, len as usize)?))
                     }
-                    // Its name went while it was looked for: it is held by now.
-                    None => continue,
+                    // Its name went while it was looked for: it is held by now, if it could be.
+                    Ok(None) if matches!(*content.lock(), Content::Committed) => Err(Error::LOST),
+                    Ok(None) => continue,
+                    Err(Error::CORRUPT) => {
+                        self.quarantine(&node);
+                        Err(Error::CORRUPT)
+                    }
+                    Err(error) => Err(error),
                 },
             };
         }

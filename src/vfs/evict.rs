@@ -12,9 +12,9 @@ use super::error::{Error, Result};
 use super::node::Node;
 use super::notice::Notice;
 use super::scan::charge;
-use super::{ROOT, Vfs};
+use super::Vfs;
 use crate::config::KeepFree;
-use crate::evict::{self, EntryInfo, Free, Limits, Reason, Victim};
+use crate::evict::{self, EntryInfo, Free, Limits, Reason, Trigger, Victim};
 
 /// Victims of one round. Between rounds the kernel is given time to forget them, so that the content
 /// held for open files does not pile up.
@@ -91,6 +91,23 @@ impl Vfs {
             Some((self.path(&node), victim))
         });
         named.collect()
+    }
+
+    /// What wakes the thread that sweeps.
+    pub fn sweeper(&self) -> &Trigger {
+        &self.sweeper
+    }
+
+    /// Sweeps on schedule, and when asked to, until [`Trigger::stop`].
+    pub fn run_sweeper(&self) {
+        if self.is_over_budget() {
+            self.sweeper.ask();
+        }
+        self.sweeper.run(self.config.sweep_interval, || {
+            if !self.config.read_only {
+                self.sweep();
+            }
+        });
     }
 
     /// Evicts whatever the rules say, and notes on disk what was used. Returns the number evicted.
@@ -219,8 +236,7 @@ impl Vfs {
     }
 
     /// Whether the files outgrow the budget, so that a sweep is due at once.
-    pub fn is_over_budget(&self) -> bool {
-        debug_assert_eq!(self.root.ino, ROOT);
+    pub(super) fn is_over_budget(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) > self.config.max_size
             || self.entries.load(Ordering::Relaxed) > self.config.max_entries
     }

@@ -43,6 +43,7 @@ pub use report::About;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::evict::Trigger;
 use crate::tier::{DiskTier, Faults, MemoryTier};
 use buffer::Staging;
 use node::{Body, Folder, Node};
@@ -85,6 +86,7 @@ pub struct Vfs {
     keys: evict::Keys,
     /// Held while victims are chosen and removed.
     sweeping: parking_lot::Mutex<()>,
+    sweeper: Trigger,
     /// Committed files, and their bytes in whole blocks.
     entries: AtomicU64,
     bytes: AtomicU64,
@@ -127,6 +129,7 @@ impl Vfs {
             about,
             keys: evict::Keys::new(),
             sweeping: parking_lot::Mutex::new(()),
+            sweeper: Trigger::default(),
             config,
             clock,
             disk,

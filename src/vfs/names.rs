@@ -41,6 +41,11 @@ impl Vfs {
         if name.len() > NAME_MAX {
             return Err(Error::NAME_TOO_LONG);
         }
+        let found = folder.children.read().get(name).cloned();
+        if found.is_some_and(|node| !self.verify(&node)) {
+            bump(&self.counters.misses);
+            return Err(Error::NO_ENTRY);
+        }
         // Counted while the name cannot go: an inode without a name and without look-ups is dropped.
         let children = folder.children.read();
         let Some(node) = children.get(name) else {

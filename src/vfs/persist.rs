@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Vfs;
 use super::buffer::Buffer;
+use super::commit::is_full;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Node, Place};
 use crate::config::Durability;
@@ -124,6 +125,17 @@ impl Vfs {
 
     /// Commits a file's content under its own name. False if there was nothing to commit.
     pub(super) fn persist(&self, node: &Arc<Node>) -> Result<bool> {
+        let size = node.meta.lock().attr.size;
+        if !self.is_on_disk(node) && node.place().is_some() {
+            self.make_room(size)?;
+        }
+        match self.try_persist(node) {
+            Err(error) if is_full(&error) && self.relieve(size) => self.try_persist(node),
+            result => result,
+        }
+    }
+
+    fn try_persist(&self, node: &Arc<Node>) -> Result<bool> {
         loop {
             let Some(place) = node.place() else {
                 self.in_place_settled(node.ino);
@@ -208,11 +220,15 @@ impl Vfs {
     pub(super) fn settle(&self, node: &Node, content: &mut Content) {
         if let Content::Buffered(buffer) = std::mem::replace(content, Content::Committed) {
             self.charge(node, buffer.bytes().len() as u64);
+            node.verified.store(true, Ordering::Release);
             if self.memory.fits(buffer.bytes().len() as u64) {
                 self.memory.insert(node.ino, buffer.bytes().into());
             }
         }
         self.in_place_settled(node.ino);
+        if self.is_over_budget() {
+            self.sweeper.ask();
+        }
     }
 
     fn user_xattrs(
