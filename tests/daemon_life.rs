@@ -1,13 +1,18 @@
 //! A daemon's life, from its start in the background to each of its ends.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod common {
     pub(crate) mod daemon;
+    pub(crate) mod situation;
 }
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::daemon::process::{Session, arguments, be_daemon, hear, listen, mount_point};
@@ -108,7 +113,6 @@ fn told_to_end_while_files_are_open_it_serves_only_those_until_they_are_closed()
     let daemon = start_daemon(folder.path());
     let dir = mount_point(folder.path());
     let mut open = File::open(dir.join(FILE_NAME)).unwrap();
-    let process = rustix::process::pidfd_open(pid(&daemon), rustix::process::PidfdFlags::empty());
     send(&daemon, Signal::TERM);
     wait_until_unmounted(&dir);
     assert!(!dir.join(FILE_NAME).exists());
@@ -117,7 +121,6 @@ fn told_to_end_while_files_are_open_it_serves_only_those_until_they_are_closed()
     assert_eq!(hear(&socket), "flush");
     assert_eq!(hear(&socket), "Cleanly");
     assert!(daemon.wait().unwrap().success());
-    drop(process);
 }
 
 #[test]
@@ -219,6 +222,27 @@ fn a_session_that_fails_or_panics_leaves_the_plain_directory() {
     }
 }
 
+#[test]
+fn in_the_foreground_a_service_manager_is_told_of_the_start_and_the_end() {
+    let folder = folder();
+    let socket = listen(folder.path());
+    let manager = folder.path().join("manager");
+    let notices = UnixDatagram::bind(&manager).unwrap();
+    notices.set_read_timeout(Some(SOON)).unwrap();
+    let mut daemon = Command::new(std::env::current_exe().unwrap())
+        .args(arguments(folder.path(), Session::Runs))
+        .env("NOTIFY_SOCKET", &manager)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(hear(&notices), "READY=1\n");
+    assert!(mount_point(folder.path()).join(FILE_NAME).exists());
+    rustix::process::kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+    assert_eq!(hear(&notices), "STOPPING=1\n");
+    assert_eq!(hear(&socket), "flush");
+    assert!(daemon.wait().unwrap().success());
+}
+
 /// Returns when `dir` is no mount point any more; the kernel tells of every change.
 fn wait_until_unmounted(dir: &Path) {
     let table = File::open("/proc/self/mountinfo").unwrap();
@@ -240,4 +264,9 @@ fn wait_until_unmounted(dir: &Path) {
 fn is_mounted(dir: &Path) -> bool {
     let mounts = kidafs::daemon::mountinfo::read().unwrap();
     kidafs::daemon::mountinfo::top(&mounts, dir).is_some()
+}
+
+#[test]
+fn an_ordinary_user_has_the_same_promises() {
+    common::situation::run_as_ordinary_user();
 }

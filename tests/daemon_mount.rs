@@ -1,8 +1,11 @@
 //! Mounting and unmounting, as the user who runs the tests: root by mount(2), anybody else through
 //! fusermount3. Without /dev/fuse these tests fail.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod common {
     pub(crate) mod daemon;
+    pub(crate) mod situation;
 }
 
 use std::ffi::OsString;
@@ -291,4 +294,9 @@ fn unmount_quietly(path: &std::path::Path) -> Result<(), String> {
         Ok(status) if status.success() => Ok(()),
         other => Err(format!("{other:?}")),
     }
+}
+
+#[test]
+fn an_ordinary_user_has_the_same_promises() {
+    common::situation::run_as_ordinary_user();
 }

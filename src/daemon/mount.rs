@@ -83,14 +83,16 @@ pub enum MountError {
         /// Its mount.
         mount: Box<Mount>,
     },
-    /// A kidafs that does not answer is mounted on it.
+    /// A mount that does not answer is on it.
     #[error(
-        "{} is served by a kidafs that does not answer: end that process, or detach it with `kidafs umount --lazy {}`",
+        "{} is mounted ({fstype}), but what serves it does not answer: end that process, or detach the mount with `umount --lazy {}`",
         path.display(), path.display()
     )]
     Silent {
         /// The directory.
         path: PathBuf,
+        /// The filesystem's type.
+        fstype: String,
     },
     /// Another program's dead FUSE mount is on it.
     #[error(
@@ -174,7 +176,12 @@ pub fn clear(dir: &Path) -> Result<Option<PathBuf>, MountError> {
         match found.state {
             State::Missing => return Ok(None),
             State::Directory => return Ok(Some(path)),
-            State::Silent(_) => return Err(MountError::Silent { path }),
+            State::Silent(mount) => {
+                return Err(MountError::Silent {
+                    path,
+                    fstype: mount.fstype,
+                });
+            }
             State::Live { mount, pid } => {
                 return Err(MountError::AlreadyServed {
                     path,
@@ -194,8 +201,9 @@ pub fn clear(dir: &Path) -> Result<Option<PathBuf>, MountError> {
             },
         }
     }
-    Err(MountError::Silent {
+    Err(MountError::Io {
         path: dir.to_owned(),
+        source: io::Error::other("dead mounts on it come back as fast as they are detached"),
     })
 }
 

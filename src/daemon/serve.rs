@@ -160,16 +160,21 @@ fn end(
     service: &impl Service,
 ) -> Result<Ended, ServeError> {
     start::stopping();
-    match mounted.unmount() {
-        Ok(()) | Err(UnmountError::NotMounted { .. }) => {}
+    let busy = match mounted.unmount() {
+        Ok(()) => false,
+        // Unmounted by somebody, or detached by somebody while files are open.
+        Err(UnmountError::NotMounted { .. }) => true,
         Err(problem) => {
             log::info!("{problem}");
             if let Err(problem) = mounted.detach() {
                 log::warn!("{problem}");
             }
+            true
         }
-    }
-    if let Some(result) = session_end(events, service, BUSY_LIMIT, true) {
+    };
+    // A second signal is impatience with open files. Where there are none it is an echo: a death
+    // signal is sent for each thread of the starter, a terminal's to each of a group.
+    if let Some(result) = session_end(events, service, BUSY_LIMIT, busy) {
         return result.map(|()| Ended::Cleanly).map_err(ServeError::Session);
     }
     log::warn!(

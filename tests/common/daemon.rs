@@ -1,5 +1,6 @@
 //! What the tests of a process's life share: a filesystem with next to nothing in it.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::ffi::OsStr;
