@@ -11,7 +11,7 @@ mod common {
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::daemon::{FILE_NAME, Served, folder, is_mount_root, serve};
 use kidafs::daemon::mount::{MountError, MountOptions, clear, mount};
@@ -26,8 +26,15 @@ fn can_stack() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Unmounts. A process that a test beside this one is just starting holds this process's
+/// descriptors until it runs its program, and with one of the mount makes it busy.
 fn end(served: Served) {
-    served.mounted.unmount().unwrap();
+    let deadline = Instant::now() + SOON;
+    while let Err(error) = served.mounted.unmount() {
+        assert!(matches!(error, UnmountError::Busy { .. }), "{error}");
+        assert!(Instant::now() < deadline, "{error}");
+        std::thread::yield_now();
+    }
     served.session.join().unwrap().unwrap();
 }
 
@@ -136,8 +143,10 @@ fn a_mount_that_nobody_serves_is_silent_and_looking_at_it_does_not_hang() {
     assert!(matches!(found.state, State::Silent(_)), "{found:?}");
     // With its descriptor the connection ends, and the thread that asked is let go.
     drop(device);
-    assert!(matches!(inspect(dir.path()).unwrap().state, State::Dead(_)));
-    drop(mounted);
+    mounted.forget();
+    let found = inspect(dir.path()).unwrap();
+    assert!(matches!(found.state, State::Dead(_)), "{found:?}");
+    clear(dir.path()).unwrap();
     assert!(!is_mount_root(dir.path()));
 }
 
@@ -213,6 +222,24 @@ fn an_external_unmount_ends_the_session_and_nothing_else_is_unmounted() {
 }
 
 #[test]
+fn a_mount_that_was_given_the_numbers_of_one_that_is_gone_is_left_alone() {
+    let (gone, next) = (folder(), folder());
+    let served = serve(gone.path(), &MountOptions::default());
+    assert_eq!(unmount_quietly(gone.path()), Ok(()));
+    served.session.join().unwrap().unwrap();
+    // The kernel gives the lowest numbers that are free, so as a rule these are the same.
+    let other = serve(next.path(), &MountOptions::default());
+    assert!(!served.mounted.is_mounted());
+    assert!(matches!(
+        served.mounted.detach(),
+        Err(UnmountError::NotMounted { .. })
+    ));
+    drop(served.mounted);
+    assert!(other.mounted.is_mounted());
+    end(other);
+}
+
+#[test]
 fn a_mount_that_another_covers_is_not_unmounted_through_it() {
     if !can_stack() {
         return;
@@ -230,6 +257,23 @@ fn a_mount_that_another_covers_is_not_unmounted_through_it() {
     ));
     end(cover);
     end(covered);
+}
+
+#[test]
+fn a_mount_whose_connection_was_aborted_is_detached_when_it_is_let_go() {
+    if !can_stack() {
+        return; // Nor can an ordinary user abort it so.
+    }
+    let dir = folder();
+    let served = serve(dir.path(), &MountOptions::default());
+    let open = fs::File::open(dir.path().join(FILE_NAME)).unwrap();
+    let force = rustix::mount::UnmountFlags::FORCE;
+    assert!(rustix::mount::unmount(dir.path(), force).is_err());
+    served.session.join().unwrap().unwrap();
+    assert!(is_mount_root(dir.path()));
+    drop(served.mounted);
+    assert!(!is_mount_root(dir.path()));
+    drop(open);
 }
 
 #[test]

@@ -6,7 +6,6 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
@@ -163,10 +162,9 @@ pub(crate) fn folder() -> Folder {
     folder
 }
 
-/// Whether `dir` is the root of a mount: its device is not its parent's.
+/// Whether `dir`, a path free of symbolic links, is the root of a mount, dead or alive.
 pub(crate) fn is_mount_root(dir: &Path) -> bool {
-    let device = |path: &Path| path.metadata().unwrap().dev();
-    device(dir) != device(dir.parent().unwrap())
+    mountinfo::top(&mountinfo::read().unwrap(), dir).is_some()
 }
 
 /// What a test and the daemon it started, a process of its own, tell each other. The daemon is this
