@@ -1,7 +1,10 @@
 //! A backing directory is served by one daemon only, and only if nobody else can have written it.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod common {
     pub(crate) mod daemon;
+    pub(crate) mod situation;
 }
 
 use std::fs;
@@ -201,4 +204,9 @@ fn a_missing_directory_is_created_for_its_owner_alone() {
     set_mode(&target, 0o750);
     create(&target).unwrap();
     assert_eq!(mode(&target), 0o750);
+}
+
+#[test]
+fn an_ordinary_user_has_the_same_promises() {
+    common::situation::run_as_ordinary_user();
 }

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 use rustix::process::Pid;
@@ -83,14 +84,16 @@ pub enum MountError {
         /// Its mount.
         mount: Box<Mount>,
     },
-    /// A kidafs that does not answer is mounted on it.
+    /// A mount that does not answer is on it.
     #[error(
-        "{} is served by a kidafs that does not answer: end that process, or detach it with `kidafs umount --lazy {}`",
+        "{} is mounted ({fstype}), but what serves it does not answer: end that process, or detach the mount with `umount --lazy {}`",
         path.display(), path.display()
     )]
     Silent {
         /// The directory.
         path: PathBuf,
+        /// The filesystem's type.
+        fstype: String,
     },
     /// Another program's dead FUSE mount is on it.
     #[error(
@@ -174,7 +177,12 @@ pub fn clear(dir: &Path) -> Result<Option<PathBuf>, MountError> {
         match found.state {
             State::Missing => return Ok(None),
             State::Directory => return Ok(Some(path)),
-            State::Silent(_) => return Err(MountError::Silent { path }),
+            State::Silent(mount) => {
+                return Err(MountError::Silent {
+                    path,
+                    fstype: mount.fstype,
+                });
+            }
             State::Live { mount, pid } => {
                 return Err(MountError::AlreadyServed {
                     path,
@@ -194,8 +202,9 @@ pub fn clear(dir: &Path) -> Result<Option<PathBuf>, MountError> {
             },
         }
     }
-    Err(MountError::Silent {
+    Err(MountError::Io {
         path: dir.to_owned(),
+        source: io::Error::other("dead mounts on it come back as fast as they are detached"),
     })
 }
 
@@ -206,6 +215,10 @@ pub struct Mounted {
     path: PathBuf,
     id: u64,
     device: (u32, u32),
+    /// The connection, as one more descriptor of `/dev/fuse`. The kernel gives the numbers of a
+    /// mount that is gone to the next one, perhaps another daemon's; but as long as the connection
+    /// lives, so does its filesystem, and nobody else has its device number.
+    connection: OwnedFd,
     forgotten: bool,
 }
 
@@ -223,7 +236,9 @@ pub fn mount(dir: &Path, options: &MountOptions) -> Result<(OwnedFd, Mounted), M
     } else {
         mount_by_helper(dir, options)?
     };
-    let mounted = identify(dir).map_err(|source| {
+    let connection = device.try_clone();
+    let identified = connection.and_then(|connection| identify(dir, connection));
+    let mounted = identified.map_err(|source| {
         // Not known which mount it is, but it is ours, and nobody is going to serve it.
         let _ = unmount::detach(dir);
         MountError::Io {
@@ -235,7 +250,7 @@ pub fn mount(dir: &Path, options: &MountOptions) -> Result<(OwnedFd, Mounted), M
 }
 
 /// Finds the mount just made, without a message to its daemon, which is this very process.
-fn identify(dir: &Path) -> io::Result<Mounted> {
+fn identify(dir: &Path, connection: OwnedFd) -> io::Result<Mounted> {
     let root = mountpoint::open_path(dir)?;
     let id = mountpoint::mount_id(root.as_fd())?;
     drop(root);
@@ -246,6 +261,7 @@ fn identify(dir: &Path) -> io::Result<Mounted> {
             path: mount.mount_point,
             id,
             device: mount.device,
+            connection,
             forgotten: false,
         })
         .ok_or_else(|| io::Error::other("the new mount is not in /proc/self/mountinfo"))
@@ -362,15 +378,44 @@ impl Mounted {
         self.device.1
     }
 
-    /// The mount as it is now, wherever it was moved; `None` once it is unmounted or detached.
+    /// The mount as it is now, wherever it was moved, and whether it is on top there; `None` once it
+    /// is unmounted or detached, and also if its connection is aborted.
     /// Reads the table of mounts only, and so can be called by the daemon that serves it.
     fn current(&self) -> Option<(Mount, bool)> {
+        if !self.is_connected() {
+            return None;
+        }
         let mounts = mountinfo::read().ok()?;
-        let mount = mounts.iter().find(|mount| {
-            mount.id == self.id && mount.device == self.device && mount.is_kidafs()
-        })?;
+        let mount = mounts.iter().find(|mount| self.has_numbers_of(mount))?;
         let on_top = mountinfo::top(&mounts, &mount.mount_point) == Some(mount);
         Some((mount.clone(), on_top))
+    }
+
+    fn has_numbers_of(&self, mount: &Mount) -> bool {
+        mount.id == self.id && mount.device == self.device && mount.is_kidafs()
+    }
+
+    /// Whether the kernel still sends requests; it does until the filesystem is unmounted or the
+    /// connection aborted (`fuse_dev_poll` in fs/fuse/dev.c).
+    fn is_connected(&self) -> bool {
+        let mut events = [PollFd::new(&self.connection, PollFlags::empty())];
+        let now = Timespec::default();
+        match rustix::event::poll(&mut events, Some(&now)) {
+            Ok(_) => !events[0].revents().contains(PollFlags::ERR),
+            Err(_) => false,
+        }
+    }
+
+    /// Whether it is still at its place although its connection was aborted (`umount --force` of a
+    /// mount in use does that). Asked only of what is dead, since the numbers may be another's.
+    fn is_left_dead(&self) -> bool {
+        let listed = mountinfo::read().is_ok_and(|mounts| {
+            mountinfo::top(&mounts, &self.path).is_some_and(|mount| self.has_numbers_of(mount))
+        });
+        listed
+            && !self.is_connected()
+            && mountpoint::inspect(&self.path)
+                .is_ok_and(|found| matches!(found.state, State::Dead(_)))
     }
 
     /// Whether it is still in the tree of mounts.
@@ -419,7 +464,12 @@ impl Drop for Mounted {
         if self.forgotten {
             return;
         }
-        match self.detach() {
+        let detached = if self.is_left_dead() {
+            unmount::detach(&self.path)
+        } else {
+            self.detach()
+        };
+        match detached {
             Ok(()) | Err(UnmountError::NotMounted { .. }) => {}
             Err(error) => log::warn!("{error}"),
         }

@@ -41,7 +41,8 @@ pub enum State {
     },
     /// The root of a FUSE mount, kidafs's or not, whose daemon is gone (ENOTCONN).
     Dead(Mount),
-    /// The root of a kidafs mount whose daemon has not answered within [`ANSWER_LIMIT`].
+    /// The root of a FUSE mount, kidafs's or not, whose daemon has not answered within
+    /// [`ANSWER_LIMIT`].
     Silent(Mount),
 }
 
@@ -133,8 +134,8 @@ pub fn inspect_within(dir: &Path, limit: Duration) -> Result<Mountpoint, Inspect
         Some(mount) if mount.is_fuse() => match ask(fd, limit) {
             Answer::Dead => State::Dead(mount),
             Answer::Alive(pid) if mount.is_kidafs() => State::Live { mount, pid },
-            Answer::None if mount.is_kidafs() => State::Silent(mount),
-            Answer::Alive(_) | Answer::None => State::Directory,
+            Answer::None => State::Silent(mount),
+            Answer::Alive(_) => State::Directory,
         },
         _ => State::Directory,
     };

@@ -17,7 +17,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::mount::Mounted;
-use super::mountpoint::{self, State};
 use super::signals::{Request, Signals};
 use super::start::{self, Start};
 use super::unmount::UnmountError;
@@ -107,17 +106,15 @@ pub fn serve(
             let _ = from_session.send(Event::SessionEnded(result));
         })
         .map_err(ServeError::Begin)?;
-    let (result, mounted) = match start.ready(log) {
-        Ok(()) => {
-            let result = until_end(&mounted, &events, service);
-            (result, mounted)
-        }
+    let result = match start.ready(log) {
+        Ok(()) => until_end(&mounted, &events, service),
         Err(error) => {
             let _ = end(&mounted, &events, service);
-            (Err(ServeError::StarterGone(error)), mounted)
+            Err(ServeError::StarterGone(error))
         }
     };
-    take_leave(mounted, &result);
+    // As a rule it is unmounted by now; what is left of it, dead, would be in the engine's way.
+    drop(mounted);
     let flushed = service.flush().map_err(ServeError::Flush);
     // The first failure is the one that is told; the other one is logged.
     match (result, flushed) {
@@ -160,16 +157,21 @@ fn end(
     service: &impl Service,
 ) -> Result<Ended, ServeError> {
     start::stopping();
-    match mounted.unmount() {
-        Ok(()) | Err(UnmountError::NotMounted { .. }) => {}
+    let busy = match mounted.unmount() {
+        Ok(()) => false,
+        // Unmounted by somebody, or detached by somebody while files are open.
+        Err(UnmountError::NotMounted { .. }) => true,
         Err(problem) => {
             log::info!("{problem}");
             if let Err(problem) = mounted.detach() {
                 log::warn!("{problem}");
             }
+            true
         }
-    }
-    if let Some(result) = session_end(events, service, BUSY_LIMIT, true) {
+    };
+    // A second signal is impatience with open files. Where there are none it is an echo: a death
+    // signal is sent for each thread of the starter, a terminal's to each of a group.
+    if let Some(result) = session_end(events, service, BUSY_LIMIT, busy) {
         return result.map(|()| Ended::Cleanly).map_err(ServeError::Session);
     }
     log::warn!(
@@ -211,25 +213,4 @@ fn session_end(
 /// to the user of the mount; it is there only if fusectl is mounted.
 fn abort(connection: u32) -> io::Result<()> {
     std::fs::write(format!("/sys/fs/fuse/connections/{connection}/abort"), "1")
-}
-
-/// Sees to it that no dead mount stays behind.
-fn take_leave(mounted: Mounted, result: &Result<Ended, ServeError>) {
-    if result.is_err() {
-        // The session failed under the mount; dropping detaches what is left of it.
-        drop(mounted);
-        return;
-    }
-    // As a rule it is gone by now. It is there, and dead, after `umount --force` of a busy one. A
-    // mount of the same number that answers is somebody else's: numbers are used again.
-    let dead = mounted.is_mounted()
-        && matches!(
-            mountpoint::inspect(mounted.path()),
-            Ok(found) if matches!(found.state, State::Dead(_))
-        );
-    if dead {
-        drop(mounted);
-    } else {
-        mounted.forget();
-    }
 }

@@ -76,6 +76,14 @@ impl Daemon {
         self.0.id()
     }
 
+    /// Waits until it has ended, by whatever cause.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn wait(mut self) -> io::Result<ExitStatus> {
+        self.0.wait()
+    }
+
     /// Has it end cleanly, as SIGTERM does, and waits for that.
     ///
     /// # Errors
@@ -151,7 +159,7 @@ impl Start {
         } else {
             rustix::process::setsid()?;
             // Run by way of /proc/self/exe, the process would be listed as `exe`.
-            rustix::thread::set_name(c"kidafs")?;
+            std::fs::write("/proc/self/comm", "kidafs")?;
             Some(File::from(rustix::io::dup(rustix::stdio::stdout())?))
         };
         rustix::process::chdir("/")?;

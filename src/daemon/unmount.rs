@@ -33,6 +33,15 @@ pub enum UnmountError {
         /// The directory.
         path: PathBuf,
     },
+    /// Its daemon does not answer, so an unmount might wait for it for good.
+    #[error(
+        "{} is mounted, but its daemon does not answer: end that process, or detach the mount with `kidafs umount --lazy {}`",
+        path.display(), path.display()
+    )]
+    Silent {
+        /// The directory.
+        path: PathBuf,
+    },
     /// It is another user's.
     #[error("{} was mounted by another user: only that user or root can unmount it", path.display())]
     Denied {
@@ -112,8 +121,10 @@ pub fn unmount(dir: &Path, lazy: bool, limit: Duration) -> Result<Unmounted, Unm
             }
         }
         State::Dead(mount) if mount.is_kidafs() => detach(&path).map(|()| Unmounted::Dead),
-        State::Silent(_) if lazy => detach(&path).map(|()| Unmounted::Detached),
-        State::Silent(_) => Err(UnmountError::Busy { path }),
+        State::Silent(mount) if mount.is_kidafs() && lazy => {
+            detach(&path).map(|()| Unmounted::Detached)
+        }
+        State::Silent(mount) if mount.is_kidafs() => Err(UnmountError::Silent { path }),
         _ => Err(UnmountError::NotMounted { path }),
     }
 }
