@@ -107,7 +107,7 @@ pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError>
         },
     )?;
     let session = Session::from_fd(
-        Adapter::new(Arc::clone(&vfs)),
+        Adapter::new(Arc::clone(&vfs))?,
         device,
         SessionACL::All,
         session_options(config),
@@ -167,7 +167,10 @@ struct Workers {
 
 impl Workers {
     fn start(vfs: Arc<Vfs>) -> io::Result<Self> {
-        let mut workers = Self { vfs, threads: Vec::new() };
+        let mut workers = Self {
+            vfs,
+            threads: Vec::new(),
+        };
         workers.spawn("kidafs-persist", Vfs::run_persister)?;
         workers.spawn("kidafs-sweep", Vfs::run_sweeper)?;
         Ok(workers)
@@ -198,9 +201,11 @@ impl Service for Workers {
 
     fn flush(&self) -> io::Result<()> {
         self.vfs.note_use(Duration::ZERO);
-        match self.vfs.persist_all() {
+        match self.vfs.persist_all().failed {
             0 => Ok(()),
-            failed => Err(io::Error::other(format!("{failed} files written in place are lost"))),
+            failed => Err(io::Error::other(format!(
+                "{failed} files written in place are lost"
+            ))),
         }
     }
 }

@@ -162,7 +162,11 @@ impl Vfs {
             Some(digest) => digest == Digest::of(&bytes),
             None => self.adopt_content(&file, &place.name, &bytes),
         };
-        if sound { Ok(Committed::Whole(bytes.into())) } else { Err(Error::CORRUPT) }
+        if sound {
+            Ok(Committed::Whole(bytes.into()))
+        } else {
+            Err(Error::CORRUPT)
+        }
     }
 
     /// Judges content without a digest by its form: it was written to the plain directory while no daemon
@@ -229,7 +233,8 @@ pub(super) fn is_buffered(node: &Node) -> bool {
 /// that the reader does not know pass.
 fn is_whole(python: &str, bytes: &[u8]) -> bool {
     let known = KNOWN_INTERPRETERS.contains(&python);
-    format::Entry::parse(bytes).is_ok_and(|entry| !known || format::marshal::check(entry.code).is_ok())
+    format::Entry::parse(bytes)
+        .is_ok_and(|entry| !known || format::marshal::check(entry.code).is_ok())
 }
 
 /// The version tags of the interpreters whose marshal streams [`format::marshal`] reads.
