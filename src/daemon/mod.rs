@@ -1,1 +1,29 @@
-//! (to come)
+//! A process's life: mounting, readiness, signals, unmounting.
+//!
+//! Nothing here knows what is served. How the pieces go together in a daemon, in this order:
+//!
+//! 1. make the paths given absolute ([`std::path::absolute`], which touches no filesystem);
+//! 2. [`mount::clear`] detaches dead mounts and refuses live ones; [`backing::create`] makes a
+//!    directory that is missing;
+//! 3. [`backing::Backing::open`] opens, checks and locks the directory while it can be named;
+//! 4. [`start::Start::begin`], [`signals::Signals::install`], then [`mount::mount`];
+//! 5. `fuser::Session::from_fd` with the descriptor, and [`serve::serve`] until the end.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`mountinfo`], [`mountpoint`] | what is mounted; what is at a directory, without hanging on it |
+//! | [`mount`], [`unmount`] | mount(2) or `fusermount3`, and back |
+//! | [`backing`] | the backing directory: who may have written it, and who serves it |
+//! | [`start`], [`run`] | daemons in the background; a mount for as long as a command runs |
+//! | [`signals`], [`serve`] | a daemon's service and its clean end |
+
+pub mod backing;
+mod fusermount;
+pub mod mount;
+pub mod mountinfo;
+pub mod mountpoint;
+pub mod run;
+pub mod serve;
+pub mod signals;
+pub mod start;
+pub mod unmount;

@@ -1,0 +1,330 @@
+//! The backing directory: opened before it is mounted over, checked, and locked.
+//!
+//! Whoever can write into a bytecode cache can have code run by whoever reads it: `marshal.loads`
+//! and `pickle.loads` run what they read. So a directory that others can write is refused, as ssh
+//! refuses such a key file.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::mountpoint;
+
+/// The private folder in a backing directory.
+pub const PRIVATE: &str = ".kidafs";
+
+/// The file in [`PRIVATE`] that a daemon holds locked while it serves the directory.
+pub const LOCK: &str = "lock";
+
+/// Mode of every directory made here: its owner's alone.
+const OWN: u32 = 0o700;
+
+/// Why a backing directory is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum BackingError {
+    /// It belongs to somebody else.
+    #[error(
+        "{} belongs to user {owner}, who could plant code in it: serve a directory of your own, or chown it",
+        path.display()
+    )]
+    ForeignOwner {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Everybody can write into it.
+    #[error(
+        "{} can be written by every user, who could plant code in it: run chmod o-w {}",
+        path.display(), path.display()
+    )]
+    WorldWritable {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Its private folder, or the lock in it, is not what kidafs makes.
+    #[error(
+        "{} is not kidafs's own ({reason}): look at what it is, then remove it",
+        path.display()
+    )]
+    Planted {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Another daemon serves it.
+    #[error(
+        "{} is in use as a backing directory by another kidafs{}: unmount that one first",
+        path.display(), .pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// The other daemon, unless it has only just begun.
+        pid: Option<Pid>,
+    },
+    /// It is a file.
+    #[error("{} is not a directory: name a directory, or remove the file", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The system does not permit it.
+    #[error("no permission to {what} {}: it must be yours, with mode u+rwx", path.display())]
+    Denied {
+        /// The path.
+        path: PathBuf,
+        /// What was to be done.
+        what: &'static str,
+    },
+    /// It is on a filesystem that cannot be written.
+    #[error("{} is on a read-only filesystem: serve it with --read-only", path.display())]
+    ReadOnly {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Anything else.
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What was to be done.
+        what: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl BackingError {
+    fn new(path: &Path, what: &'static str, errno: Errno) -> Self {
+        let path = path.to_owned();
+        match errno {
+            Errno::NOTDIR => Self::NotADirectory { path },
+            Errno::ACCESS | Errno::PERM => Self::Denied { path, what },
+            Errno::ROFS => Self::ReadOnly { path },
+            errno => Self::Io {
+                path,
+                what,
+                source: errno.into(),
+            },
+        }
+    }
+}
+
+/// Creates `dir` if it is missing. The directory itself gets mode 0700 whatever the umask, since it
+/// is to hold code; missing parents get the umask's mode, as `mkdir -p` gives them.
+///
+/// # Errors
+/// When it cannot be created. That something other than a directory is there is seen later.
+pub fn create(dir: &Path) -> Result<(), BackingError> {
+    let error = |error: io::Error| match Errno::from_io_error(&error) {
+        Some(errno) => BackingError::new(dir, "create", errno),
+        None => BackingError::Io {
+            path: dir.to_owned(),
+            what: "create",
+            source: error,
+        },
+    };
+    if let Some(parent) = dir.parent() {
+        std::fs::create_dir_all(parent).map_err(error)?;
+    }
+    match DirBuilder::new().mode(OWN).create(dir) {
+        // Somebody else was quicker, or it is no directory.
+        Err(problem) if problem.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result.map_err(error),
+    }
+}
+
+/// Who is to use what is served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Nothing will be written.
+    pub read_only: bool,
+    /// The mount lets other users in.
+    pub allow_other: bool,
+}
+
+/// A backing directory, open and locked. Dropping it unlocks it.
+#[derive(Debug)]
+pub struct Backing {
+    path: PathBuf,
+    directory: OwnedFd,
+    private: Option<OwnedFd>,
+    /// Held, not used: the lock ends when the last descriptor of this opening is closed.
+    _lock: Option<File>,
+}
+
+impl Backing {
+    /// Opens, checks and locks `path`, before anything is mounted over it. It must
+    ///
+    /// - belong to the daemon's user or to root. Root may also serve another user's directory, but
+    ///   only with `allow_other`: else nobody but root would use it, and run that user's code;
+    /// - not be writable by everybody. That its group can write it is logged: a team may want so.
+    ///
+    /// Read-only on a read-only filesystem nothing is locked, since nothing there can change.
+    ///
+    /// # Errors
+    /// Each with one sentence that says what to do.
+    pub fn open(path: &Path, sharing: Sharing) -> Result<Self, BackingError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|errno| BackingError::new(path, "open", errno))?;
+        let stat = rustix::fs::fstat(&directory)
+            .map_err(|errno| BackingError::new(path, "look at", errno))?;
+        check(path, &stat, sharing)?;
+
+        let locked = open_private(path, directory.as_fd())
+            .and_then(|private| Ok((lock(path, private.as_fd())?, private)));
+        let (private, lock) = match locked {
+            Ok((lock, private)) => (Some(private), Some(lock)),
+            Err(BackingError::ReadOnly { .. }) if sharing.read_only => (None, None),
+            Err(error) => return Err(error),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            directory,
+            private,
+            _lock: lock,
+        })
+    }
+
+    /// The directory, under whatever is mounted over its path.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Its private folder; `None` on a read-only filesystem that has none.
+    pub fn private(&self) -> Option<BorrowedFd<'_>> {
+        self.private.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// The path by which it was opened, for messages. Once it is mounted over, the path leads
+    /// elsewhere.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn check(path: &Path, stat: &Stat, sharing: Sharing) -> Result<(), BackingError> {
+    let user = rustix::process::geteuid();
+    let own = stat.st_uid == user.as_raw() || stat.st_uid == 0;
+    let shared = user.is_root() && sharing.allow_other;
+    if !own && !shared {
+        return Err(BackingError::ForeignOwner {
+            path: path.to_owned(),
+            owner: stat.st_uid,
+        });
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    if mode.contains(Mode::WOTH) {
+        return Err(BackingError::WorldWritable {
+            path: path.to_owned(),
+        });
+    }
+    if mode.contains(Mode::WGRP) {
+        log::warn!(
+            "{} can be written by its group, whose members could plant code in it; chmod g-w {} ends that",
+            path.display(),
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+fn open_private(path: &Path, directory: BorrowedFd<'_>) -> Result<OwnedFd, BackingError> {
+    let path = path.join(PRIVATE);
+    match rustix::fs::mkdirat(directory, PRIVATE, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        // Read-only, but an earlier mount may have left it.
+        Err(Errno::ROFS) => {}
+        Err(errno) => return Err(BackingError::new(&path, "create", errno)),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let private =
+        rustix::fs::openat(directory, PRIVATE, flags, Mode::empty()).map_err(|errno| {
+            let path = path.clone();
+            match errno {
+                // O_DIRECTORY with O_NOFOLLOW says ENOTDIR of a symbolic link.
+                Errno::NOTDIR | Errno::LOOP => BackingError::Planted {
+                    path,
+                    reason: "it is a symbolic link or a file",
+                },
+                Errno::NOENT => BackingError::ReadOnly { path },
+                errno => BackingError::new(&path, "open", errno),
+            }
+        })?;
+    let stat =
+        rustix::fs::fstat(&private).map_err(|errno| BackingError::new(&path, "look at", errno))?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(BackingError::Planted {
+            path,
+            reason: "another user owns it",
+        });
+    }
+    let others = Mode::RWXG | Mode::RWXO;
+    if Mode::from_raw_mode(stat.st_mode).intersects(others) {
+        match rustix::fs::fchmod(&private, Mode::RWXU) {
+            Ok(()) | Err(Errno::ROFS) => {}
+            Err(errno) => return Err(BackingError::new(&path, "chmod", errno)),
+        }
+    }
+    Ok(private)
+}
+
+/// Takes the lock. It is the kernel's (flock), so that a dead daemon's lock is gone with it and
+/// what is written in the file is for people only.
+fn lock(path: &Path, private: BorrowedFd<'_>) -> Result<File, BackingError> {
+    let file_path = path.join(PRIVATE).join(LOCK);
+    let error = |errno| BackingError::new(&file_path, "lock", errno);
+    let planted = |reason| BackingError::Planted {
+        path: file_path.clone(),
+        reason,
+    };
+    loop {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(private, LOCK, flags, Mode::RUSR | Mode::WUSR);
+        let mut file = File::from(opened.map_err(|errno| match errno {
+            Errno::LOOP => planted("it is a symbolic link"),
+            Errno::ISDIR => planted("it is a directory"),
+            errno => error(errno),
+        })?);
+        let held = rustix::fs::fstat(&file).map_err(error)?;
+        if FileType::from_raw_mode(held.st_mode) != FileType::RegularFile {
+            return Err(planted("it is no regular file"));
+        }
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::INTR) => continue,
+            Err(Errno::WOULDBLOCK) => {
+                return Err(BackingError::Locked {
+                    path: path.to_owned(),
+                    pid: mountpoint::parse_pid(&mut file),
+                });
+            }
+            Err(errno) => return Err(error(errno)),
+        }
+        // A file that was removed in between is locked by nobody who comes later.
+        match rustix::fs::statat(private, LOCK, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(named) if (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino) => {}
+            Ok(_) | Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(error(errno)),
+        }
+        // Not worth failing for: a full disk must not keep a cache from being served.
+        if let Err(error) = write_pid(&mut file) {
+            log::warn!("cannot write {}: {error}", file_path.display());
+        }
+        return Ok(file);
+    }
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())
+}

@@ -1,0 +1,80 @@
+//! Situations a machine can be in, for tests that root runs: a mount namespace of their own with a
+//! `/dev/fuse` as it usually is, and the user nobody. Nothing of the machine is changed.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::{Command, Output};
+
+use super::daemon::folder;
+
+const NOBODY: u32 = 65534;
+
+/// Names the situation a test program is in.
+const SITUATION: &str = "KIDAFS_TEST_SITUATION";
+
+/// Gives `/dev/fuse` the mode udev gives it, in this mount namespace only.
+pub(crate) const USUAL_DEVICE: &str =
+    "mknod -m 666 \"$TMPDIR/fuse\" c 10 229 && mount --bind \"$TMPDIR/fuse\" /dev/fuse";
+
+pub(crate) const AS_NOBODY: &str = "exec setpriv --reuid=65534 --regid=65534 --clear-groups";
+
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether this process was put in `situation`.
+pub(crate) fn is_in(situation: &str) -> bool {
+    std::env::var(SITUATION).as_deref() == Ok(situation)
+}
+
+/// Runs a copy of this test program, which nobody can reach, in a mount namespace that `script`
+/// arranges.
+fn run_in(situation: &str, script: &str, arguments: &[&str]) {
+    let folder = folder();
+    fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let copy = folder.path().join("tests");
+    fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let scratch = folder.path().join("scratch");
+    fs::create_dir(&scratch).unwrap();
+    chown(&scratch, Some(NOBODY), Some(NOBODY)).unwrap();
+    let closed = folder.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::create_dir(closed.join("dir")).unwrap();
+    fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &format!("{script} \"$0\" \"$@\"")])
+        .arg(&copy)
+        .args(arguments)
+        .env("TMPDIR", &scratch)
+        .env(SITUATION, situation)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    assert_passed(situation, &output);
+}
+
+fn assert_passed(situation: &str, output: &Output) {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{situation}:\n{stdout}\n{stderr}");
+    assert!(
+        !stdout.contains(" 0 passed"),
+        "{situation}: no test ran:\n{stdout}"
+    );
+}
+
+/// Runs one test of this program in a situation that `script` arranges.
+pub(crate) fn run_test_in(situation: &str, script: &str, test: &str) {
+    run_in(situation, script, &["--exact", test]);
+}
+
+/// Runs all tests of this program as nobody; if this is not root, they are run by an ordinary user
+/// anyway.
+pub(crate) fn run_as_ordinary_user() {
+    if is_root() {
+        run_in("user", &format!("{USUAL_DEVICE} && {AS_NOBODY}"), &[]);
+    }
+}
