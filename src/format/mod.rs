@@ -1,4 +1,31 @@
-//! Entry framing, file names and marshal streams. Nothing here does I/O or executes anything.
+//! Entry framing, file names, source hashes, marshal streams and pickles. Nothing here does I/O or
+//! executes anything: every function is total over its input, and its memory is bounded by the
+//! input's size times a small constant that it states.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`frame`] | legacy, v2, v3 and v4 entries, both ways |
+//! | [`pattern`], [`name`], [`version`] | an entry's file name, both ways |
+//! | [`temporary`] | the temporary names of kida, Jinja2, importlib and Mako |
+//! | [`hash`] | the source hash |
+//! | [`marshal`] | checks and describes a code object without making one |
+//! | [`pickle`] | tells a truncated or torn pickle from a whole one |
+//! | [`warnings`] | the compiler warnings of a v4 entry |
 
-mod name;
-pub use name::Pattern;
+pub mod frame;
+pub mod hash;
+pub mod marshal;
+pub mod name;
+pub mod pattern;
+pub mod pickle;
+pub mod temporary;
+mod utf8;
+pub mod version;
+pub mod warnings;
+
+pub use frame::{Entry, Format, FrameError, Section};
+pub use hash::{hash_file, hash_source};
+pub use name::{EntryName, NameError, normalize_template_name};
+pub use pattern::{Pattern, PatternError};
+pub use temporary::{Engine, Temporary, temporary_name};
+pub use version::{VersionTag, VersionTagError};

@@ -1,0 +1,165 @@
+//! The `{version}` part of a file name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// What an entry's code and pickles are bound to: the interpreter's tag (`py314`), or a longer ABI
+/// tag that begins with it (`py314_kida0_12_0_ast2`).
+///
+/// Guarantees the form `py`, two digits or more, and then nothing or `_` and letters, digits and
+/// `_`. Engines before the first ABI tag used the interpreter's alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VersionTag(String);
+
+/// A text that is not a version tag.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "'{0}' is not a version tag: write the interpreter's, such as py314, or the engine's, such as py314_kida0_12_0_ast2"
+)]
+pub struct VersionTagError(String);
+
+impl VersionTag {
+    /// The tag as it stands in file names.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The interpreter's part, such as `py314`. It is what the engine's
+    /// `clear(current_version_only=True)` goes by.
+    pub fn python(&self) -> &str {
+        python_part(&self.0)
+    }
+}
+
+impl Default for VersionTag {
+    /// `py314`: CPython 3.14, without an engine's ABI.
+    fn default() -> Self {
+        Self("py314".to_owned())
+    }
+}
+
+impl FromStr for VersionTag {
+    type Err = VersionTagError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let rest = interpreter_len(text).map(|len| &text[len..]);
+        let is_tag = match rest {
+            Some("") => true,
+            Some(rest) => rest.strip_prefix('_').is_some_and(|abi| {
+                !abi.is_empty() && abi.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            }),
+            None => false,
+        };
+        if is_tag {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(VersionTagError(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for VersionTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The interpreter's part of a tag; all of `tag` when it has none.
+pub(super) fn python_part(tag: &str) -> &str {
+    &tag[..interpreter_len(tag).unwrap_or(tag.len())]
+}
+
+/// The length of `py314` at the start of `text`.
+fn interpreter_len(text: &str) -> Option<usize> {
+    let digits = digits_len(text.strip_prefix("py")?);
+    (digits >= 2).then_some(2 + digits)
+}
+
+/// The lengths of the version tags that `text` may begin with, the most likely first.
+///
+/// Tags seen in the wild are `py314`, then `_kida` and the engine's version (any run of letters,
+/// digits and `_`) and `_ast` and a number, then `_warn` and a number. Nothing marks where a tag ends
+/// and a template name begins, so the longest tag is tried first: a template whose own name begins
+/// with `kida…_ast2` is rarer than an engine.
+pub(super) fn prefix_lens(text: &str) -> impl Iterator<Item = usize> {
+    let python = interpreter_len(text);
+    let abi = python.and_then(|start| Some(start + abi_len(&text[start..])?));
+    let warn = abi.and_then(|start| Some(start + numbered_len(&text[start..], "_warn")?));
+    [warn, abi, python].into_iter().flatten()
+}
+
+/// The lengths of the version tags that `text` may end with, the longest first.
+pub(super) fn suffix_lens(text: &str) -> impl Iterator<Item = usize> {
+    text.match_indices("py")
+        .map(move |(at, _)| text.len() - at)
+        .filter(move |&len| prefix_lens(&text[text.len() - len..]).any(|whole| whole == len))
+}
+
+/// `_kida0_12_0_ast2`; the engine's version is a digit-led text or `unknown`.
+fn abi_len(text: &str) -> Option<usize> {
+    const LEAD: &str = "_kida";
+    let version = text.strip_prefix(LEAD)?;
+    if !version.starts_with(|c: char| c.is_ascii_digit()) && !version.starts_with("unknown") {
+        return None;
+    }
+    let run = version
+        .bytes()
+        .take_while(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        .count();
+    version[..run].match_indices("_ast").find_map(|(at, _)| {
+        let len = numbered_len(&version[at..], "_ast")?;
+        Some(LEAD.len() + at + len)
+    })
+}
+
+/// `lead` and at least one digit, at the end of a word.
+fn numbered_len(text: &str, lead: &str) -> Option<usize> {
+    let rest = text.strip_prefix(lead)?;
+    let digits = digits_len(rest);
+    let ends = !rest[digits..].starts_with(|c: char| c.is_ascii_alphanumeric());
+    (digits > 0 && ends).then_some(lead.len() + digits)
+}
+
+fn digits_len(text: &str) -> usize {
+    text.bytes().take_while(u8::is_ascii_digit).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_seen_in_the_wild_are_tags() {
+        for tag in [
+            "py39",
+            "py314",
+            "py314_kida0_12_0_ast2",
+            "py314_kida0_12_0_ast2_warn1",
+            "py314_kidaunknown_ast2",
+            "py314_kida0_13_0rc1_ast3",
+        ] {
+            let parsed: VersionTag = tag.parse().unwrap();
+            assert_eq!(parsed.to_string(), tag);
+            assert_eq!(prefix_lens(tag).next(), Some(tag.len()), "{tag}");
+            assert_eq!(suffix_lens(tag).next(), Some(tag.len()), "{tag}");
+        }
+    }
+
+    #[test]
+    fn other_texts_are_not_tags() {
+        for text in [
+            "", "py", "py3", "314", "py314-x", "py314_", "py314/x", "pyx314", "py314é",
+        ] {
+            assert!(text.parse::<VersionTag>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_interpreters_part_is_what_comes_first() {
+        let tag: VersionTag = "py314_kida0_12_0_ast2".parse().unwrap();
+        assert_eq!(tag.python(), "py314");
+        assert_eq!(VersionTag::default().python(), "py314");
+    }
+}
