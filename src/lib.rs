@@ -13,6 +13,7 @@
 //! | [`evict`] | which entries leave and why: pure policy, and the thread that carries it out |
 //! | [`cache`] | [`cache::BytecodeCache`], the engine's own cache class, over any directory |
 //! | [`format`](mod@format) | entry framing, file names, marshal streams; no I/O |
+//! | [`stats`] | what a daemon tells about itself, for daemon and command line alike |
 //! | [`config`], [`clock`] | options with their defaults; the source of time |
 
 pub mod cache;
@@ -23,5 +24,6 @@ pub mod daemon;
 pub mod evict;
 pub mod format;
 pub mod fuse;
+pub mod stats;
 pub mod tier;
 pub mod vfs;
