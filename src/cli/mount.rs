@@ -1,0 +1,88 @@
+//! `kidafs mount`, which is also what the daemon in the background runs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::options::{self, MountOptions};
+use super::{Outcome, Output};
+use crate::config::ResolvedConfig;
+use crate::daemon::start::{self, Role, StartError};
+
+/// Serve a directory, and return once it answers
+#[derive(Args)]
+pub(super) struct Mount {
+    /// The directory; created if it is missing
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Stay in the foreground, and log to standard error
+    #[arg(short, long)]
+    foreground: bool,
+
+    /// Where the daemon in the background logs to; nothing is logged otherwise
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    options: MountOptions,
+}
+
+impl Mount {
+    pub(super) fn run(self, _out: Output<'_>) -> Outcome {
+        let resolved = options::resolve(&self.options)?;
+        let dir = absolute(&self.dir)?;
+        let log_file = self.log_file.as_deref().map(absolute).transpose()?;
+        if self.foreground || Role::of_this_process() != Role::Command {
+            return serve(&dir, resolved, log_file.as_deref());
+        }
+        match start::start(
+            Role::Background,
+            daemon_arguments(&dir, &resolved, log_file.as_deref()),
+        ) {
+            Ok(_) => Ok(ExitCode::SUCCESS),
+            // The daemon has said why.
+            Err(StartError::Failed(_)) => Ok(ExitCode::FAILURE),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The path from the root: the daemon leaves the directory it was started in.
+pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| {
+        format!(
+            "cannot make {} absolute, so write it from /",
+            path.display()
+        )
+    })
+}
+
+/// The arguments with which the daemon serves `dir` just so, whatever its environment says.
+pub(super) fn daemon_arguments(
+    dir: &Path,
+    resolved: &ResolvedConfig,
+    log_file: Option<&Path>,
+) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["mount".into()];
+    arguments.extend(options::arguments(resolved));
+    if let Some(file) = log_file {
+        let mut argument = OsString::from("--log-file=");
+        argument.push(file);
+        arguments.push(argument);
+    }
+    arguments.push("--".into());
+    arguments.push(dir.into());
+    arguments
+}
+
+/// Serves `dir` in this process until it is unmounted.
+fn serve(dir: &Path, _resolved: ResolvedConfig, _log_file: Option<&Path>) -> Outcome {
+    anyhow::bail!(
+        "cannot serve {}: the filesystem is not connected yet",
+        dir.display()
+    )
+}
