@@ -1,5 +1,6 @@
 //! A daemon: a backing directory, served at a mount point until the mount's end.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -49,12 +50,17 @@ pub enum ServerError {
     Serve(#[from] ServeError),
 }
 
-/// Serves `dir` with `options` from this process until the mount's end. Returns as soon as everything is
+/// Serves `dir` with `options` from this process until the mount's end; in the background standard error goes to
+/// `log` once the mount answers. Returns as soon as everything is
 /// written; the caller is to end the process then.
 ///
 /// # Errors
 /// Before the mount answers nothing is left behind; see also [`serve::serve`].
-pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError> {
+pub fn serve(
+    dir: &Path,
+    options: &ResolvedConfig,
+    log: Option<File>,
+) -> Result<Ended, ServerError> {
     let config = &options.config;
     let dir = std::path::absolute(dir)?;
     let mount_point = match mount::clear(&dir)? {
@@ -118,7 +124,7 @@ pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError>
     let ended = serve::serve(
         mounted,
         start,
-        None,
+        log,
         signals,
         move || session.run(),
         &workers,
