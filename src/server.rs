@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fuser::{Session, SessionACL};
-use serde_json::json;
 
 use crate::clock::SystemClock;
 use crate::config::{Config, ResolvedConfig};
@@ -152,17 +151,12 @@ fn session_options(config: &Config) -> fuser::Config {
     options
 }
 
-/// The options as they apply, each with its origin.
+/// The options as they apply, each with its origin, as JSON.
 fn settings(options: &ResolvedConfig) -> String {
-    let settings: serde_json::Map<_, _> = options
-        .settings
-        .iter()
-        .map(|(name, setting)| {
-            let value = json!({ "value": setting.value, "origin": setting.origin.to_string() });
-            ((*name).to_owned(), value)
-        })
-        .collect();
-    format!("{}\n", serde_json::Value::Object(settings))
+    // String keys and plain structures, which serialise without fail.
+    let mut json = serde_json::to_string(&options.settings).unwrap_or_default();
+    json.push('\n');
+    json
 }
 
 /// The threads beside the session's own.

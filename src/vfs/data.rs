@@ -145,14 +145,11 @@ impl Vfs {
         let Some(content) = node.content() else {
             return Ok(());
         };
-        if self.is_temporary(&node) {
-            if let Content::Buffered(buffer) = &mut *content.lock() {
-                buffer.flush_wanted = true;
-                return Ok(());
-            }
-        }
         if let Content::Buffered(buffer) = &mut *content.lock() {
             buffer.flush_wanted = true;
+            if self.is_temporary(&node) {
+                return Ok(());
+            }
         }
         if self.persist(&node)? {
             return Ok(());
