@@ -24,7 +24,12 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The binary, without any option from this machine's files or this process's variables.
 pub(crate) fn kidafs() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kidafs"));
+    // In a situation of `common::situation` both programs are copies.
+    let beside = std::env::current_exe().unwrap().with_file_name("kidafs");
+    let mut command = match beside.exists() {
+        true => Command::new(beside),
+        false => Command::new(env!("CARGO_BIN_EXE_kidafs")),
+    };
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("KIDAFS_") {
             command.env_remove(name);
@@ -179,9 +184,33 @@ impl Mount {
     }
 
     /// `kidafs umount`, which returns once the daemon has ended. The directory stays.
+    ///
+    /// A process that a test beside this one is just starting holds this process's descriptors until
+    /// it runs its program, and so may keep the mount busy for a moment.
     pub(crate) fn umount(&mut self) {
-        done(kidafs().arg("umount").arg(&self.dir));
+        wait_for("the unmount", || {
+            let output = kidafs().arg("umount").arg(&self.dir).output().unwrap();
+            let said = text(&output);
+            assert!(output.status.success() || said.contains("in use"), "{said}");
+            output.status.success().then_some(())
+        });
         assert!(self.daemon.ends_within(Duration::ZERO), "umount waits");
+    }
+
+    /// Unmounts and mounts again.
+    pub(crate) fn remount(&mut self) {
+        self.umount();
+        self.mount(&[]);
+    }
+
+    /// Commits an entry as engines do: writes a temporary file beside it and renames that.
+    pub(crate) fn commit(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(".abcdefgh.tmp");
+        fs::write(&temporary, content).unwrap();
+        fs::rename(temporary, &path).unwrap();
+        path
     }
 
     /// Mounts again what was unmounted, or whose daemon has died.
