@@ -100,7 +100,7 @@ fn templates() -> BTreeMap<String, String> {
         ),
         (
             "math.html",
-            "{{ 1 + 2 * 3 - 4 / 5 % 6 ** 2 // 7 }}{{ 1.5e300 }}{{ 123456789012345678901234567890 }}",
+            "{{ 1 + 2 * 3 - 4 / 5 % 6 ** 2 // 7 }}{{ 1.5 }}{{ 123456789012345678901234567890 }}",
         ),
         (
             "compare.html",
@@ -108,7 +108,7 @@ fn templates() -> BTreeMap<String, String> {
         ),
         (
             "literals.html",
-            "{{ [1, 'a', none, true, (1, 2)] }}{{ {'k': {'l': 1}} }}",
+            "{{ [1, 'a', none, true, (1, 2)] }}{{ {'k': {'l': 1} } }}",
         ),
         ("if.html", "{% if a %}1{% elif b %}2{% else %}3{% endif %}"),
         (
@@ -146,9 +146,9 @@ fn templates() -> BTreeMap<String, String> {
         ("whitespace.html", "  {%- if a -%}  x  {%- endif -%}  "),
         ("escape.html", "{{ '<b>' }}{{ a | safe }}"),
         ("ternary.html", "{{ 1 if a else 2 }}"),
-        ("call.html", "{{ f(1, *xs, k=2) }}{{ a.method().attr }}"),
+        ("call.html", "{{ f(1, xs, k=2) }}{{ a.method().attr }}"),
         ("colon:name.html", "c"),
-        ("back\\slash.html", "b"),
+        ("quote'd \"name\".html", "q"),
     ];
     let mut templates: BTreeMap<String, String> = shapes
         .iter()

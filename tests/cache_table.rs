@@ -269,36 +269,35 @@ fn a_file_being_written_has_a_temporary_name_of_the_engines() {
         code: CODE,
         ..Parts::default()
     };
-    let done = AtomicBool::new(false);
     let pattern = Pattern::default();
+    let (seen, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
-        let seen = scope.spawn(|| {
-            let mut seen = 0;
-            while !done.load(Ordering::Relaxed) {
+        scope.spawn(|| {
+            while !seen.load(Ordering::Relaxed) && !stopped.load(Ordering::Relaxed) {
                 for name in names(dir.path()) {
                     let name = OsStr::new(&name);
-                    match pattern.temporary_name(name) {
-                        Some(temporary) => {
-                            assert_eq!(temporary.engine, Engine::Kida);
-                            assert!(pattern.parse_name(temporary.final_name.unwrap()).is_some());
-                            seen += 1;
-                        }
-                        None => assert!(pattern.parse_name(name).is_some(), "{name:?}"),
-                    }
+                    let Some(temporary) = pattern.temporary_name(name) else {
+                        assert!(pattern.parse_name(name).is_some(), "{name:?}");
+                        continue;
+                    };
+                    assert_eq!(temporary.engine, Engine::Kida);
+                    let final_name = temporary.final_name.unwrap();
+                    assert!(pattern.parse_name(final_name).is_some());
+                    seen.store(true, Ordering::Relaxed);
                 }
             }
-            seen
         });
         // Until one was seen in passing, within reason.
-        for _ in 0..20_000 {
-            assert!(matches!(
-                cache.set("t", &hash(), None, &parts),
-                Ok(Stored::Yes(_))
-            ));
+        for _ in 0..100_000 {
+            if seen.load(Ordering::Relaxed) {
+                break;
+            }
+            let stored = cache.set("t", &hash(), None, &parts);
+            assert!(matches!(stored, Ok(Stored::Yes(_))));
         }
-        done.store(true, Ordering::Relaxed);
-        assert!(seen.join().unwrap() > 0);
+        stopped.store(true, Ordering::Relaxed);
     });
+    assert!(seen.load(Ordering::Relaxed));
     assert_eq!(names(dir.path()).len(), 1);
 }
 

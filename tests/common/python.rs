@@ -90,7 +90,9 @@ impl Oracle {
         let mut answer = vec![0; u32::from_le_bytes(len) as usize];
         self.answers.read_exact(&mut answer).unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap();
-        assert_eq!(answer.get("error"), None, "{question}");
+        if let Some(error) = answer.get("error") {
+            panic!("{error}, asked to {}", question["do"]);
+        }
         answer
     }
 
