@@ -98,15 +98,21 @@ impl Oracle {
 
     /// A letter for each stream: what the oracle's judge of that name says.
     pub(crate) fn judge(&mut self, judge: &str, streams: &[Vec<u8>]) -> Vec<u8> {
+        let question = serde_json::json!({ "do": judge });
+        let answer = self.ask_with(question, &Self::framed(streams));
+        let verdicts = answer["verdicts"].as_str().unwrap().as_bytes().to_vec();
+        assert_eq!(verdicts.len(), streams.len());
+        verdicts
+    }
+
+    /// Streams as a payload: each with its length before it.
+    pub(crate) fn framed(streams: &[Vec<u8>]) -> Vec<u8> {
         let mut payload = Vec::new();
         for stream in streams {
             payload.extend(u32::try_from(stream.len()).unwrap().to_le_bytes());
             payload.extend(stream);
         }
-        let answer = self.ask_with(serde_json::json!({ "do": judge }), &payload);
-        let verdicts = answer["verdicts"].as_str().unwrap().as_bytes().to_vec();
-        assert_eq!(verdicts.len(), streams.len());
-        verdicts
+        payload
     }
 
     /// The byte strings of a list in an answer.
