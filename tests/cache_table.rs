@@ -1,6 +1,8 @@
 //! `BytecodeCache`, row by row of the engine's behaviour, with its failures. What needs the real engine
 //! to compare with is in `cache_differential.rs`.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

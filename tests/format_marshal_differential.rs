@@ -1,6 +1,8 @@
 //! The marshal reader against the interpreter's own: what `marshal.loads` accepts is accepted, what
 //! it rejects is rejected. Streams on which the interpreter crashes are counted and not compared.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod common {
     pub(crate) mod python;
 }

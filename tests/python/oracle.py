@@ -60,8 +60,8 @@ def judge_marshal(stream):
 class HarmlessUnpickler(pickle.Unpickler):
     """Makes only what the pickles of do_pickles name, so that a damaged one can do no harm."""
 
-    BUILTINS = ("bytearray", "complex", "frozenset", "object", "range", "set", "slice", "xrange")
-    NAMES = {(module, name) for module in ("__builtin__", "builtins") for name in BUILTINS} | {
+    BUILTINS = {"bytearray", "complex", "frozenset", "object", "range", "set", "slice", "xrange"}
+    NAMES = {
         ("_codecs", "encode"),
         ("copy_reg", "_reconstructor"),
         ("copyreg", "_reconstructor"),
@@ -71,7 +71,12 @@ class HarmlessUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module, name):
-        if (module, name) not in self.NAMES and not module.startswith("kida.nodes."):
+        known = (
+            (module, name) in self.NAMES
+            or (module in {"__builtin__", "builtins"} and name in self.BUILTINS)
+            or module.startswith("kida.nodes.")
+        )
+        if not known:
             raise pickle.UnpicklingError
         return super().find_class(module, name)
 
