@@ -264,6 +264,7 @@ def do_version(_, __):
 def do_compile(request, _):
     """Has the engine compile templates into a cache, and tells what it serialized for each."""
     from kida import bytecode_cache
+    from kida.exceptions import TemplateError
 
     cache = cache_of(request)
     stored = []
@@ -300,7 +301,11 @@ def do_compile(request, _):
             static_context=group.get("static_context"),
         )
         for name in group["templates"]:
-            env.get_template(name)
+            try:
+                env.get_template(name)
+            except TemplateError:
+                if not group.get("lenient"):
+                    raise
     return {"stored": stored}
 
 
