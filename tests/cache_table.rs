@@ -219,6 +219,23 @@ fn bad_code_precomputed_values_or_warnings_remove_the_entry() {
 }
 
 #[test]
+fn the_code_of_an_interpreter_that_is_not_known_is_taken_as_it_is() {
+    let (dir, cache) = cache();
+    let cache = cache.with_version("py399_kida9_0_0_ast9".parse().unwrap());
+    let parts = Parts {
+        code: b"\xe3 of a format to come",
+        ..Parts::default()
+    };
+    assert!(matches!(
+        cache.set("t", &hash(), None, &parts),
+        Ok(Stored::Yes(_))
+    ));
+    let got = cache.get("t", &hash(), None).unwrap().unwrap();
+    assert_eq!(got.code(), parts.code);
+    assert_eq!(names(dir.path()).len(), 1);
+}
+
+#[test]
 fn what_get_would_remove_is_not_stored() {
     let (dir, cache) = cache();
     let set = |parts: Parts<'_>| cache.set("t", &hash(), None, &parts).unwrap_err();
