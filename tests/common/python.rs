@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
+use kidafs::format::VersionTag;
 use serde_json::Value;
 
 /// The Python that has the engines: what `KIDAFS_PYTHON` says, else what `scripts/python` prints on
@@ -105,6 +107,14 @@ impl Oracle {
         verdicts
     }
 
+    /// The version tag that the engine has here.
+    pub(crate) fn version(&mut self) -> VersionTag {
+        let answer = self.ask(serde_json::json!({ "do": "version" }));
+        let version: VersionTag = answer["tag"].as_str().unwrap().parse().unwrap();
+        assert_eq!(answer["python"], version.python());
+        version
+    }
+
     /// Streams as a payload: each with its length before it.
     pub(crate) fn framed(streams: &[Vec<u8>]) -> Vec<u8> {
         let mut payload = Vec::new();
@@ -140,4 +150,9 @@ pub(crate) fn unhex(text: &str) -> Vec<u8> {
 /// The inverse, as the oracle takes bytes.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A directory as the oracle takes it.
+pub(crate) fn dir_arg(dir: &Path) -> String {
+    hex(dir.as_os_str().as_bytes())
 }
