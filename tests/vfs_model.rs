@@ -353,7 +353,7 @@ impl Real {
                     .create(parent, name, 0o600, ME, true)
                     .map(|stat| self.vfs.forget(stat.ino, 1))
             }
-            Op::Write(path, at, data) => self.vfs.write(self.regular(path)?, *at, data),
+            Op::Write(path, at, data) => self.vfs.write(self.regular(path)?, *at, data, false),
             Op::Truncate(path, size) => {
                 let changes = Changes {
                     size: Some(*size),

@@ -12,6 +12,7 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 
+use super::burst::Bursts;
 use super::capabilities::Capabilities;
 use super::convert::{errno, file_attr, file_type, missing, set_time};
 use super::pool::Pool;
@@ -34,6 +35,16 @@ pub struct Adapter {
     vfs: Arc<Vfs>,
     capabilities: Arc<OnceLock<Capabilities>>,
     flushes: Pool,
+    bursts: Arc<Bursts>,
+}
+
+/// A request that is being answered; when this is dropped, the reply is out.
+struct Handled<'a>(&'a Bursts);
+
+impl Drop for Handled<'_> {
+    fn drop(&mut self) {
+        self.0.after_request();
+    }
 }
 
 impl Adapter {
@@ -41,8 +52,9 @@ impl Adapter {
     ///
     /// # Errors
     /// That of the system, if it has no room for a thread.
-    pub fn new(vfs: Arc<Vfs>) -> std::io::Result<Self> {
+    pub fn new(vfs: Arc<Vfs>, bursts: Arc<Bursts>) -> std::io::Result<Self> {
         Ok(Self {
+            bursts,
             vfs,
             capabilities: Arc::default(),
             flushes: Pool::start(FLUSHES)?,
@@ -123,8 +135,11 @@ impl Adapter {
         }
     }
 
-    fn count(&self, operation: Operation) {
+    /// Counts a request. What is returned is to be dropped after the reply.
+    #[must_use]
+    fn request(&self, operation: Operation) -> Handled<'_> {
         self.vfs.counters().request(operation);
+        Handled(&self.bursts)
     }
 }
 
@@ -162,7 +177,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.count(Operation::Lookup);
+        let _handled = self.request(Operation::Lookup);
         match self.vfs.lookup(parent.0, name) {
             Err(Error::NO_ENTRY) => {
                 let ttl = match self.vfs.is_generated(parent.0) {
@@ -176,7 +191,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
-        self.count(Operation::Forget);
+        self.vfs.counters().request(Operation::Forget);
         self.vfs.forget(ino.0, count);
     }
 
@@ -187,7 +202,7 @@ impl Filesystem for Adapter {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.count(Operation::Getattr);
+        let _handled = self.request(Operation::Getattr);
         self.attr(Operation::Getattr, self.vfs.getattr(ino.0), reply);
     }
 
@@ -209,7 +224,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.count(Operation::Setattr);
+        let _handled = self.request(Operation::Setattr);
         let changes = Changes {
             mode,
             uid,
@@ -222,7 +237,7 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        self.count(Operation::Readlink);
+        let _handled = self.request(Operation::Readlink);
         match self.vfs.readlink(ino.0) {
             Ok(target) => reply.data(target.as_encoded_bytes()),
             Err(error) => reply.error(self.failed(Operation::Readlink, &error)),
@@ -239,7 +254,7 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.count(Operation::Mknod);
+        let _handled = self.request(Operation::Mknod);
         let result = match mode & libc::S_IFMT {
             libc::S_IFREG | 0 => self.vfs.create(parent.0, name, mode, caller(request), true),
             _ => Err(Error::UNSUPPORTED_KIND),
@@ -256,7 +271,7 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        self.count(Operation::Mkdir);
+        let _handled = self.request(Operation::Mkdir);
         self.entry(
             Operation::Mkdir,
             self.vfs.mkdir(parent.0, name, mode, caller(request)),
@@ -265,12 +280,12 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.count(Operation::Unlink);
+        let _handled = self.request(Operation::Unlink);
         self.done(Operation::Unlink, self.vfs.unlink(parent.0, name), reply);
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.count(Operation::Rmdir);
+        let _handled = self.request(Operation::Rmdir);
         self.done(Operation::Rmdir, self.vfs.rmdir(parent.0, name), reply);
     }
 
@@ -282,7 +297,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.count(Operation::Symlink);
+        let _handled = self.request(Operation::Symlink);
         self.entry(
             Operation::Symlink,
             self.vfs
@@ -301,7 +316,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.count(Operation::Rename);
+        let _handled = self.request(Operation::Rename);
         let mode = match flags {
             flags if flags.is_empty() => RenameMode::Replace,
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
@@ -330,12 +345,12 @@ impl Filesystem for Adapter {
         _name: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.count(Operation::Link);
+        let _handled = self.request(Operation::Link);
         self.entry(Operation::Link, Err(Error::UNSUPPORTED_KIND), reply);
     }
 
     fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.count(Operation::Open);
+        let _handled = self.request(Operation::Open);
         if self.offers(|kernel| kernel.no_open) {
             // 'Never ask again': from here on the kernel opens and closes by itself.
             return reply.error(Errno::ENOSYS);
@@ -357,7 +372,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.count(Operation::Read);
+        let _handled = self.request(Operation::Read);
         match self.vfs.read(ino.0, offset, size) {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(self.failed(Operation::Read, &error)),
@@ -371,15 +386,19 @@ impl Filesystem for Adapter {
         _handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.count(Operation::Write);
-        match self.vfs.write(ino.0, offset, data) {
-            // One message is at most MAX_WRITE long.
-            Ok(()) => reply.written(data.len() as u32),
+        let _handled = self.request(Operation::Write);
+        let drop_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        match self.vfs.write(ino.0, offset, data, drop_set_id) {
+            Ok(()) => {
+                // One message is at most MAX_WRITE long.
+                reply.written(data.len() as u32);
+                self.vfs.prepare(ino.0);
+            }
             Err(error) => reply.error(self.failed(Operation::Write, &error)),
         }
     }
@@ -392,7 +411,7 @@ impl Filesystem for Adapter {
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.count(Operation::Flush);
+        let _handled = self.request(Operation::Flush);
         reply.error(Errno::ENOSYS);
     }
 
@@ -404,12 +423,12 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.count(Operation::Fsync);
+        let _handled = self.request(Operation::Fsync);
         self.later(Operation::Fsync, move |vfs| vfs.fsync(ino.0), reply);
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.count(Operation::Opendir);
+        let _handled = self.request(Operation::Opendir);
         if self.offers(|kernel| kernel.no_opendir) {
             return reply.error(Errno::ENOSYS);
         }
@@ -427,7 +446,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.count(Operation::Readdir);
+        let _handled = self.request(Operation::Readdir);
         let listed = self.vfs.read_dir(ino.0, offset, false, |entry| {
             !reply.add(
                 INodeNo(entry.stat.ino),
@@ -450,7 +469,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.count(Operation::Readdirplus);
+        let _handled = self.request(Operation::Readdirplus);
         let listed = self.vfs.read_dir(ino.0, offset, true, |entry| {
             // One time-out serves for both here, so it is the shorter one.
             let ttl = self.entry_ttl(&entry.stat).min(self.attr_ttl(&entry.stat));
@@ -478,12 +497,12 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.count(Operation::Fsyncdir);
+        let _handled = self.request(Operation::Fsyncdir);
         self.later(Operation::Fsyncdir, move |vfs| vfs.fsync_dir(ino.0), reply);
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.count(Operation::Statfs);
+        let _handled = self.request(Operation::Statfs);
         match self.vfs.space() {
             Ok(space) => reply.statfs(
                 space.blocks,
@@ -509,7 +528,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.count(Operation::Setxattr);
+        let _handled = self.request(Operation::Setxattr);
         let flags = u32::try_from(flags).unwrap_or(0);
         self.done(
             Operation::Setxattr,
@@ -526,7 +545,7 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        self.count(Operation::Getxattr);
+        let _handled = self.request(Operation::Getxattr);
         self.xattr(
             Operation::Getxattr,
             self.vfs.xattr(ino.0, name),
@@ -536,7 +555,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.count(Operation::Listxattr);
+        let _handled = self.request(Operation::Listxattr);
         let joined = self.vfs.xattrs(ino.0).map(|keys| {
             keys.iter()
                 .flat_map(|key| key.as_encoded_bytes().iter().copied().chain([0]))
@@ -546,7 +565,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.count(Operation::Removexattr);
+        let _handled = self.request(Operation::Removexattr);
         self.done(
             Operation::Removexattr,
             self.vfs.remove_xattr(ino.0, name),
@@ -564,7 +583,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.count(Operation::Create);
+        let _handled = self.request(Operation::Create);
         let exclusive = flags & libc::O_EXCL != 0;
         match self
             .vfs

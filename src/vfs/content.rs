@@ -43,6 +43,9 @@ fn shared(bytes: Arc<[u8]>, offset: u64, len: u32) -> Bytes {
     Bytes::Shared(bytes, range)
 }
 
+/// Larger content is left to be read when it is wanted.
+const MOST_PUSHED: usize = 128 << 10;
+
 /// Committed content: whole where it is small enough to be kept, else a file to read parts from.
 pub(super) enum Committed {
     Whole(Arc<[u8]>),
@@ -173,7 +176,7 @@ impl Vfs {
     /// was there. What is whole is given a digest; false: it is not.
     fn adopt_content(&self, file: &DiskFile, name: &OsStr, bytes: &[u8]) -> bool {
         if let Some(entry) = self.config.pattern.parse_name(name)
-            && !is_whole(entry.python(), bytes)
+            && !is_whole(&entry, bytes)
         {
             return false;
         }
@@ -184,6 +187,28 @@ impl Vfs {
             log::debug!("{name:?} gets no digest: {error}");
         }
         true
+    }
+
+    /// The content of a file that was just committed, for the kernel's page cache, and the version it is.
+    /// `None`: it has been changed in place since, it has no name any more, or it is too large to be worth it.
+    ///
+    /// After the content has been stored there, [`Vfs::is_version`] must still hold; else what was stored may
+    /// be older than what was written meanwhile, and the kernel's copy must be invalidated.
+    pub fn pushable(&self, ino: u64) -> Option<(Arc<[u8]>, u64)> {
+        let node = self.node(ino).ok()?;
+        let version = node.version.load(Ordering::Acquire);
+        let bytes = self
+            .memory
+            .peek(ino)
+            .filter(|bytes| bytes.len() <= MOST_PUSHED)?;
+        let committed = node.place().is_some() && !is_buffered(&node);
+        committed.then_some((bytes, version))
+    }
+
+    /// Whether an inode's content is still what it was at `version`.
+    pub fn is_version(&self, ino: u64, version: u64) -> bool {
+        self.node(ino)
+            .is_ok_and(|node| node.version.load(Ordering::Acquire) == version)
     }
 
     /// Keeps the content of `node` readable for the programs that have it open, before its name goes.
@@ -231,11 +256,7 @@ pub(super) fn is_buffered(node: &Node) -> bool {
 
 /// Whether an entry is framed as it should be and its code would unmarshal. Streams of interpreters
 /// that the reader does not know pass.
-fn is_whole(python: &str, bytes: &[u8]) -> bool {
-    let known = KNOWN_INTERPRETERS.contains(&python);
+fn is_whole(name: &format::EntryName<'_>, bytes: &[u8]) -> bool {
     format::Entry::parse(bytes)
-        .is_ok_and(|entry| !known || format::marshal::check(entry.code).is_ok())
+        .is_ok_and(|entry| !name.is_readable() || format::marshal::check(entry.code).is_ok())
 }
-
-/// The version tags of the interpreters whose marshal streams [`format::marshal`] reads.
-const KNOWN_INTERPRETERS: [&str; 4] = ["py311", "py312", "py313", "py314"];

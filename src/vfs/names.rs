@@ -114,7 +114,7 @@ impl Vfs {
                 _ => Err(Error::EXISTS),
             };
         }
-        let buffer = Buffer::new(&self.staging, Vec::new(), false, self.now())?;
+        let buffer = Buffer::new(&self.staging, Vec::new(), false)?;
         let body = Body::File(Mutex::new(Content::Buffered(Box::new(buffer))));
         let attr = self.attr_for(&parent, mode, caller);
         let node = self.enter(&parent, name, attr, body);
