@@ -3,38 +3,34 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 
 use super::burst::Bursts;
 use super::capabilities::Capabilities;
-use super::convert::{errno, file_attr, file_type, missing, set_time};
+use super::convert::{file_attr, file_type, set_time};
 use super::pool::Pool;
+use super::replies::{GENERATION, Replies};
 use crate::vfs::{
-    BLOCK, Caller, Changes, Error, Kind, NAME_MAX, Operation, RenameMode, Result, Stat, Vfs,
+    BLOCK, Caller, Changes, Error, NAME_MAX, Operation, Patience, RenameMode, Result, Vfs,
 };
 
-/// Inode numbers are never used again.
-const GENERATION: Generation = Generation(0);
-
-/// As good as for ever: attributes change through this mount alone, or are invalidated by a notice.
-const FOREVER: Duration = Duration::from_secs(1 << 30);
-
 /// Requests that may wait for the disk at the same time.
-const FLUSHES: usize = 4;
+const WAITING: usize = 4;
 
 /// The files of one kernel mount, as fuser calls them.
 #[derive(Debug)]
 pub struct Adapter {
     vfs: Arc<Vfs>,
+    replies: Replies,
     capabilities: Arc<OnceLock<Capabilities>>,
-    flushes: Pool,
+    waiting: Pool,
     bursts: Arc<Bursts>,
 }
 
@@ -55,9 +51,12 @@ impl Adapter {
     pub fn new(vfs: Arc<Vfs>, bursts: Arc<Bursts>) -> std::io::Result<Self> {
         Ok(Self {
             bursts,
+            replies: Replies {
+                vfs: Arc::clone(&vfs),
+            },
             vfs,
             capabilities: Arc::default(),
-            flushes: Pool::start(FLUSHES)?,
+            waiting: Pool::start(WAITING)?,
         })
     }
 
@@ -70,69 +69,16 @@ impl Adapter {
         self.capabilities.get().is_some_and(what)
     }
 
-    /// How long the kernel may use a name without asking. The one look-up that a hot entry makes after it
-    /// is how its use is noticed.
-    fn entry_ttl(&self, stat: &Stat) -> Duration {
-        if self.vfs.is_generated(stat.ino) {
-            return Vfs::GENERATED_TTL;
-        }
-        match stat.kind {
-            Kind::Directory => FOREVER,
-            Kind::File | Kind::Symlink => self.vfs.config().sample,
-        }
-    }
-
-    fn attr_ttl(&self, stat: &Stat) -> Duration {
-        if stat.kind == Kind::Directory && self.vfs.is_generated(stat.ino) {
-            return Vfs::GENERATED_TTL;
-        }
-        FOREVER
-    }
-
-    fn entry(&self, operation: Operation, result: Result<Stat>, reply: ReplyEntry) {
-        match result {
-            Ok(stat) => {
-                let (attr, entry) = (self.attr_ttl(&stat), self.entry_ttl(&stat));
-                reply.entry_with_ttls(&attr, &entry, &file_attr(&stat), GENERATION);
-            }
-            Err(error) => reply.error(self.failed(operation, &error)),
-        }
-    }
-
-    fn attr(&self, operation: Operation, result: Result<Stat>, reply: ReplyAttr) {
-        match result {
-            Ok(stat) => reply.attr(&self.attr_ttl(&stat), &file_attr(&stat)),
-            Err(error) => reply.error(self.failed(operation, &error)),
-        }
-    }
-
-    fn failed(&self, operation: Operation, error: &Error) -> Errno {
-        failed(&self.vfs, operation, error)
-    }
-
-    fn done(&self, operation: Operation, result: Result<()>, reply: ReplyEmpty) {
-        done(&self.vfs, operation, result, reply);
-    }
-
-    /// As [`Adapter::done`], for what may wait for the disk: another thread runs it and replies.
+    /// For what waits for the disk: another thread runs it and replies.
     fn later(
         &self,
         operation: Operation,
         run: impl FnOnce(&Vfs) -> Result<()> + Send + 'static,
         reply: ReplyEmpty,
     ) {
-        let vfs = Arc::clone(&self.vfs);
-        self.flushes
-            .run(move || done(&vfs, operation, run(&vfs), reply));
-    }
-
-    fn xattr(&self, operation: Operation, result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
-        match result {
-            Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-            Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
-            Ok(value) => reply.data(&value),
-            Err(error) => reply.error(self.failed(operation, &error)),
-        }
+        let replies = self.replies.clone();
+        self.waiting
+            .run(move || replies.done(operation, run(&replies.vfs), reply));
     }
 
     /// Counts a request. What is returned is to be dropped after the reply.
@@ -143,17 +89,9 @@ impl Adapter {
     }
 }
 
-fn failed(vfs: &Vfs, operation: Operation, error: &Error) -> Errno {
-    log::debug!("{}: {error}", operation.name());
-    vfs.counters().error(error.errno);
-    errno(error)
-}
-
-fn done(vfs: &Vfs, operation: Operation, result: Result<()>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(failed(vfs, operation, &error)),
-    }
+/// Whether an operation was given up because the disk would have had to be waited for.
+fn would_wait(error: &Error) -> bool {
+    error.errno == rustix::io::Errno::AGAIN
 }
 
 fn caller(request: &Request) -> Caller {
@@ -173,20 +111,21 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
-        self.flushes.finish();
+        self.waiting.finish();
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _handled = self.request(Operation::Lookup);
-        match self.vfs.lookup(parent.0, name) {
-            Err(Error::NO_ENTRY) => {
-                let ttl = match self.vfs.is_generated(parent.0) {
-                    true => Vfs::GENERATED_TTL,
-                    false => self.vfs.config().sample,
-                };
-                reply.entry_with_ttls(&Duration::ZERO, &ttl, &missing(), GENERATION);
+        let parent = parent.0;
+        match self.vfs.lookup(parent, name, Patience::None) {
+            Err(error) if would_wait(&error) => {
+                let (replies, name) = (self.replies.clone(), name.to_owned());
+                self.waiting.run(move || {
+                    let result = replies.vfs.lookup(parent, &name, Patience::Any);
+                    replies.found(parent, result, reply);
+                });
             }
-            result => self.entry(Operation::Lookup, result, reply),
+            result => self.replies.found(parent, result, reply),
         }
     }
 
@@ -203,7 +142,8 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let _handled = self.request(Operation::Getattr);
-        self.attr(Operation::Getattr, self.vfs.getattr(ino.0), reply);
+        self.replies
+            .attr(Operation::Getattr, self.vfs.getattr(ino.0), reply);
     }
 
     fn setattr(
@@ -233,14 +173,15 @@ impl Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        self.attr(Operation::Setattr, self.vfs.setattr(ino.0, &changes), reply);
+        self.replies
+            .attr(Operation::Setattr, self.vfs.setattr(ino.0, &changes), reply);
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
         let _handled = self.request(Operation::Readlink);
         match self.vfs.readlink(ino.0) {
             Ok(target) => reply.data(target.as_encoded_bytes()),
-            Err(error) => reply.error(self.failed(Operation::Readlink, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Readlink, &error)),
         }
     }
 
@@ -259,7 +200,7 @@ impl Filesystem for Adapter {
             libc::S_IFREG | 0 => self.vfs.create(parent.0, name, mode, caller(request), true),
             _ => Err(Error::UNSUPPORTED_KIND),
         };
-        self.entry(Operation::Mknod, result, reply);
+        self.replies.entry(Operation::Mknod, result, reply);
     }
 
     fn mkdir(
@@ -272,7 +213,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let _handled = self.request(Operation::Mkdir);
-        self.entry(
+        self.replies.entry(
             Operation::Mkdir,
             self.vfs.mkdir(parent.0, name, mode, caller(request)),
             reply,
@@ -281,12 +222,14 @@ impl Filesystem for Adapter {
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _handled = self.request(Operation::Unlink);
-        self.done(Operation::Unlink, self.vfs.unlink(parent.0, name), reply);
+        self.replies
+            .done(Operation::Unlink, self.vfs.unlink(parent.0, name), reply);
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _handled = self.request(Operation::Rmdir);
-        self.done(Operation::Rmdir, self.vfs.rmdir(parent.0, name), reply);
+        self.replies
+            .done(Operation::Rmdir, self.vfs.rmdir(parent.0, name), reply);
     }
 
     fn symlink(
@@ -298,7 +241,7 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let _handled = self.request(Operation::Symlink);
-        self.entry(
+        self.replies.entry(
             Operation::Symlink,
             self.vfs
                 .symlink(parent.0, name, target.as_os_str(), caller(request)),
@@ -333,7 +276,7 @@ impl Filesystem for Adapter {
             let renamed = self
                 .vfs
                 .rename((parent, name), (new_parent, new_name), mode);
-            self.done(Operation::Rename, renamed, reply);
+            self.replies.done(Operation::Rename, renamed, reply);
         }
     }
 
@@ -346,7 +289,8 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         let _handled = self.request(Operation::Link);
-        self.entry(Operation::Link, Err(Error::UNSUPPORTED_KIND), reply);
+        self.replies
+            .entry(Operation::Link, Err(Error::UNSUPPORTED_KIND), reply);
     }
 
     fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -373,9 +317,16 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let _handled = self.request(Operation::Read);
-        match self.vfs.read(ino.0, offset, size) {
-            Ok(bytes) => reply.data(&bytes),
-            Err(error) => reply.error(self.failed(Operation::Read, &error)),
+        let ino = ino.0;
+        match self.vfs.read(ino, offset, size, Patience::None) {
+            Err(error) if would_wait(&error) => {
+                let replies = self.replies.clone();
+                self.waiting.run(move || {
+                    let result = replies.vfs.read(ino, offset, size, Patience::Any);
+                    replies.data(result, reply);
+                });
+            }
+            result => self.replies.data(result, reply),
         }
     }
 
@@ -399,7 +350,7 @@ impl Filesystem for Adapter {
                 reply.written(data.len() as u32);
                 self.vfs.prepare(ino.0);
             }
-            Err(error) => reply.error(self.failed(Operation::Write, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Write, &error)),
         }
     }
 
@@ -457,7 +408,7 @@ impl Filesystem for Adapter {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(self.failed(Operation::Readdir, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Readdir, &error)),
         }
     }
 
@@ -472,7 +423,10 @@ impl Filesystem for Adapter {
         let _handled = self.request(Operation::Readdirplus);
         let listed = self.vfs.read_dir(ino.0, offset, true, |entry| {
             // One time-out serves for both here, so it is the shorter one.
-            let ttl = self.entry_ttl(&entry.stat).min(self.attr_ttl(&entry.stat));
+            let ttl = self
+                .replies
+                .entry_ttl(&entry.stat)
+                .min(self.replies.attr_ttl(&entry.stat));
             let attr = file_attr(&entry.stat);
             !reply.add(
                 attr.ino,
@@ -485,7 +439,7 @@ impl Filesystem for Adapter {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(self.failed(Operation::Readdirplus, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Readdirplus, &error)),
         }
     }
 
@@ -514,7 +468,7 @@ impl Filesystem for Adapter {
                 NAME_MAX as u32,
                 BLOCK as u32,
             ),
-            Err(error) => reply.error(self.failed(Operation::Statfs, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Statfs, &error)),
         }
     }
 
@@ -530,7 +484,7 @@ impl Filesystem for Adapter {
     ) {
         let _handled = self.request(Operation::Setxattr);
         let flags = u32::try_from(flags).unwrap_or(0);
-        self.done(
+        self.replies.done(
             Operation::Setxattr,
             self.vfs.set_xattr(ino.0, name, value, flags),
             reply,
@@ -546,7 +500,7 @@ impl Filesystem for Adapter {
         reply: ReplyXattr,
     ) {
         let _handled = self.request(Operation::Getxattr);
-        self.xattr(
+        self.replies.xattr(
             Operation::Getxattr,
             self.vfs.xattr(ino.0, name),
             size,
@@ -561,12 +515,13 @@ impl Filesystem for Adapter {
                 .flat_map(|key| key.as_encoded_bytes().iter().copied().chain([0]))
                 .collect()
         });
-        self.xattr(Operation::Listxattr, joined, size, reply);
+        self.replies
+            .xattr(Operation::Listxattr, joined, size, reply);
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _handled = self.request(Operation::Removexattr);
-        self.done(
+        self.replies.done(
             Operation::Removexattr,
             self.vfs.remove_xattr(ino.0, name),
             reply,
@@ -590,13 +545,13 @@ impl Filesystem for Adapter {
             .create(parent.0, name, mode, caller(request), exclusive)
         {
             Ok(stat) => reply.created(
-                &self.entry_ttl(&stat),
+                &self.replies.entry_ttl(&stat),
                 &file_attr(&stat),
                 GENERATION,
                 FileHandle(0),
                 FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
             ),
-            Err(error) => reply.error(self.failed(Operation::Create, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Create, &error)),
         }
     }
 }

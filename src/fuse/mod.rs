@@ -7,6 +7,7 @@ mod capabilities;
 mod convert;
 mod notifier;
 mod pool;
+mod replies;
 
 pub use adapter::Adapter;
 pub use burst::Bursts;

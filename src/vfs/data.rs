@@ -8,6 +8,7 @@ use super::buffer::Buffer;
 use super::content::Committed;
 use super::error::{Error, Result};
 use super::node::{Body, Content, Held, Node};
+use crate::tier::Patience;
 
 /// The set-user-id and set-group-id bits.
 const SET_ID: u32 = 0o6000;
@@ -117,13 +118,15 @@ impl Vfs {
             Some(Held::Bytes(bytes)) => bytes.to_vec(),
             Some(Held::File(file)) => {
                 let size = self.disk.size(&file)?;
-                self.disk.read(&file, 0, self.bufferable(size)?)?
+                self.disk
+                    .read(&file, 0, self.bufferable(size)?, Patience::Any)?
             }
-            None => match self.committed(node)? {
+            None => match self.committed(node, Patience::Any)? {
                 Some(Committed::Whole(bytes)) => bytes.to_vec(),
                 Some(Committed::File(file)) => {
                     let size = self.disk.size(&file)?;
-                    self.disk.read(&file, 0, self.bufferable(size)?)?
+                    self.disk
+                        .read(&file, 0, self.bufferable(size)?, Patience::Any)?
                 }
                 None => return Ok(None),
             },
