@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -127,6 +128,9 @@ pub fn serve(
     .map_err(ServerError::Session)?;
     let notifier = Notifier::start(session.notifier(), Arc::clone(&vfs), queue)?;
     let workers = Workers::start(Arc::clone(&vfs))?;
+    if config.warm && Role::of_this_process() != Role::Background {
+        warm(&mount_point)?;
+    }
     let ended = serve::serve(
         mounted,
         start,
@@ -143,6 +147,25 @@ pub fn serve(
     drop(notifier);
     drop(backing);
     Ok(ended?)
+}
+
+/// Has another process read everything through the mount: this one must not. (`kidafs mount` does so itself
+/// when the daemon goes to the background.) Until the session answers, its first access waits.
+fn warm(mount_point: &Path) -> io::Result<()> {
+    let mut reader = Command::new("/proc/self/exe")
+        .arg("warm")
+        .arg("--")
+        .arg(mount_point)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let thread = std::thread::Builder::new().name("kidafs-warm".to_owned());
+    thread.spawn(move || match reader.wait() {
+        Ok(status) if status.success() => {}
+        Ok(status) => log::warn!("not everything was loaded: {status}"),
+        Err(error) => log::warn!("not everything was loaded: {error}"),
+    })?;
+    Ok(())
 }
 
 fn backing_path(config: &Config, mount_point: &Path) -> Result<PathBuf, ServerError> {
