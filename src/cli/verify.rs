@@ -8,17 +8,15 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::io::Errno;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::listing::{self, Found};
 use super::target::Target;
 use super::{Outcome, Output, print};
 use crate::format::warnings::parse_warnings;
 use crate::format::{Entry, Pattern, marshal, pickle};
-
-/// The extended attribute that holds the digest of a committed file's content.
-const DIGEST: &str = "user.kidafs.sha256";
+use crate::tier::{DIGEST_XATTR, Digest, Digester};
 
 /// Check every entry; exit status 1 if one is bad
 #[derive(Args)]
@@ -144,20 +142,20 @@ fn check(path: &Path, pattern: &Pattern) -> io::Result<Checked> {
     let is_entry = path
         .file_name()
         .is_some_and(|name| pattern.parse_name(name).is_some());
-    let mut hasher = Sha256::new();
+    let mut digester = Digester::default();
     let problem = if is_entry {
         let mut content = Vec::new();
         file.read_to_end(&mut content)?;
-        hasher.update(&content);
+        digester.update(&content);
         problem_of(&content)
     } else {
         if expected.is_some() {
-            hash_rest(&mut file, &mut hasher)?;
+            digest_rest(&mut file, &mut digester)?;
         }
         None
     };
     let with_digest = expected.is_some();
-    let differs = expected.is_some_and(|digest| digest != hasher.finalize().as_slice());
+    let differs = expected.is_some_and(|expected| expected != digester.finish());
     let problem = if differs {
         Some("its content does not match its digest".to_owned())
     } else {
@@ -169,12 +167,12 @@ fn check(path: &Path, pattern: &Pattern) -> io::Result<Checked> {
     })
 }
 
-fn hash_rest(file: &mut File, hasher: &mut Sha256) -> io::Result<()> {
+fn digest_rest(file: &mut File, digester: &mut Digester) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(()),
-            count => hasher.update(&buffer[..count]),
+            count => digester.update(&buffer[..count]),
         }
     }
 }
@@ -200,25 +198,12 @@ fn problem_of(content: &[u8]) -> Option<String> {
     None
 }
 
-/// The digest that was stored with a file: 32 bytes, or 64 hex digits. `None` where there is none.
-fn stored_digest(file: &File) -> io::Result<Option<Vec<u8>>> {
-    let mut buffer = [0; 65];
-    match rustix::fs::fgetxattr(file, DIGEST, &mut buffer) {
-        Ok(32) => Ok(Some(buffer[..32].to_vec())),
-        Ok(64) => Ok(unhex(&buffer[..64])),
-        // No digest of ours.
-        Ok(_) => Ok(None),
-        Err(
-            rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::RANGE,
-        ) => Ok(None),
+/// The digest that was stored with a file; `None` where there is none of ours.
+fn stored_digest(file: &File) -> io::Result<Option<Digest>> {
+    let mut buffer = [0; size_of::<Digest>() + 1];
+    match rustix::fs::fgetxattr(file, DIGEST_XATTR, &mut buffer) {
+        Ok(length) => Ok(buffer.get(..length).and_then(Digest::from_stored)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
-}
-
-fn unhex(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?;
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
-        .collect()
 }
