@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::target::Target;
 use crate::format::{Format, Pattern};
-use crate::stats::{EntryRow, Place, time_of};
+use crate::stats::{BY_INODE, EntryRow, Place, time_of};
 
 /// The folder in a cache's root that is none of the engine's business.
 const PRIVATE: &str = ".kidafs";
@@ -158,6 +158,54 @@ pub(super) fn files(dir: &Path) -> anyhow::Result<Vec<Found>> {
         }
     }
     Ok(found)
+}
+
+/// A file whose content is to be looked at, which must not count as its use.
+pub(super) struct Unread {
+    /// From the cache's root.
+    pub(super) path: PathBuf,
+    /// On a mount: its number there.
+    inode: Option<u64>,
+}
+
+impl Unread {
+    /// Opens it. On a mount that is by its inode's number, where this user may; on a plain directory
+    /// without touching its access time, likewise.
+    pub(super) fn open(&self, target: &Target) -> io::Result<File> {
+        if let Some(inode) = self.inode {
+            let numbers = target.hidden_path(BY_INODE);
+            match open_quietly(&numbers.join(inode.to_string())) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                opened => return opened,
+            }
+        }
+        open_quietly(&target.dir.join(&self.path))
+    }
+}
+
+/// The files of a cache, sorted by path, to be read without a trace.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub(super) fn unread(target: &Target) -> anyhow::Result<Vec<Unread>> {
+    let mut all: Vec<Unread> = match target.hidden_lines::<EntryRow>("entries.jsonl")? {
+        Some(rows) => rows
+            .into_iter()
+            .map(|row| Unread {
+                path: row.path.into(),
+                inode: Some(row.inode),
+            })
+            .collect(),
+        None => files(&target.dir)?
+            .into_iter()
+            .map(|found| Unread {
+                path: found.path,
+                inode: None,
+            })
+            .collect(),
+    };
+    all.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(all)
 }
 
 fn vanished(error: &io::Error) -> bool {

@@ -11,11 +11,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::listing::{self, Found};
+use super::listing::{self, Unread};
 use super::target::Target;
 use super::{Outcome, Output, print};
+use crate::evict::Reason;
 use crate::format::warnings::parse_warnings;
 use crate::format::{Entry, Pattern, marshal, pickle};
+use crate::stats::Stats;
 use crate::tier::{DIGEST_XATTR, Digest, Digester};
 
 /// Check every entry; exit status 1 if one is bad
@@ -56,10 +58,9 @@ impl Verify {
     pub(super) fn run(self, out: Output<'_>) -> Outcome {
         let target = Target::open(&self.dir)?;
         let pattern = target.pattern(self.pattern)?;
-        let mut files = listing::files(&target.dir)?;
+        let mut files = listing::unread(&target)?;
         // What is still being written is nobody's entry yet.
         files.retain(|file| !is_temporary(&pattern, file));
-        files.sort_by(|a, b| a.path.cmp(&b.path));
         // Hidden by itself where standard error is no terminal.
         let progress = ProgressBar::new(files.len() as u64);
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}, {eta} left") {
@@ -70,34 +71,43 @@ impl Verify {
             with_digest: 0,
             bad: Vec::new(),
         };
+        let mut aside = set_aside(&target)?;
         for file in &files {
             let path = target.dir.join(&file.path);
-            match check(&path, &pattern) {
+            let found = file.open(&target).and_then(|content| {
+                facts.checked += 1;
+                check(content, &path, &pattern)
+            });
+            let problem = match found {
                 Ok(checked) => {
-                    facts.checked += 1;
                     facts.with_digest += u64::from(checked.with_digest);
-                    if let Some(problem) = checked.problem {
-                        let removed = self.remove && remove(&path)?;
-                        let bad = Bad {
-                            file: file.path.to_string_lossy().into_owned(),
-                            problem,
-                            removed,
-                        };
-                        if !self.json {
-                            let note = if removed { " (removed)" } else { "" };
-                            let text = format!("{}: {}{note}", bad.file, bad.problem);
-                            progress.suspend(|| writeln!(out, "{}", print::clean(&text)))?;
-                        }
-                        facts.bad.push(bad);
-                    }
+                    checked.problem
                 }
-                // It was evicted or replaced meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // Unless it is that, it was evicted or replaced meanwhile.
+                    let now = set_aside(&target)?;
+                    let this = now > aside;
+                    aside = now;
+                    this.then(|| SET_ASIDE.to_owned())
+                }
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot read {}", path.display()));
                 }
-            }
+            };
             progress.inc(1);
+            let Some(problem) = problem else { continue };
+            let removed = self.remove && problem != SET_ASIDE && remove(&path)?;
+            let bad = Bad {
+                file: file.path.to_string_lossy().into_owned(),
+                problem,
+                removed,
+            };
+            if !self.json {
+                let note = if removed { " (removed)" } else { "" };
+                let text = format!("{}: {}{note}", bad.file, bad.problem);
+                progress.suspend(|| writeln!(out, "{}", print::clean(&text)))?;
+            }
+            facts.bad.push(bad);
         }
         progress.finish_and_clear();
         if self.json {
@@ -119,7 +129,17 @@ impl Verify {
     }
 }
 
-fn is_temporary(pattern: &Pattern, file: &Found) -> bool {
+/// The daemon checks what it is asked for before this command can.
+const SET_ASIDE: &str = "its content does not match its digest, so the daemon has set it aside";
+
+/// How many files the daemon has found corrupt; 0 on a plain directory.
+fn set_aside(target: &Target) -> anyhow::Result<u64> {
+    let stats = target.hidden_json::<Stats>("stats.json")?;
+    let corrupt = stats.and_then(|stats| stats.evictions.get(&Reason::Corrupt).copied());
+    Ok(corrupt.unwrap_or(0))
+}
+
+fn is_temporary(pattern: &Pattern, file: &Unread) -> bool {
     file.path
         .file_name()
         .is_some_and(|name| pattern.temporary_name(name).is_some())
@@ -136,8 +156,7 @@ struct Checked {
 }
 
 /// Checks one file. What another engine wrote is only compared with its digest.
-fn check(path: &Path, pattern: &Pattern) -> io::Result<Checked> {
-    let mut file = listing::open_quietly(path)?;
+fn check(mut file: File, path: &Path, pattern: &Pattern) -> io::Result<Checked> {
     let expected = stored_digest(&file)?;
     let is_entry = path
         .file_name()

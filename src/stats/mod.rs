@@ -8,11 +8,13 @@
 pub mod metrics;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::evict::Reason;
+use crate::format::name::is_counted;
 
 /// A daemon's state and its counters since it started.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -167,6 +169,13 @@ pub struct EntryRow {
     /// content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
+}
+
+impl EntryRow {
+    /// Whether the engine's `stats`, `clear` and `cleanup` are about this file.
+    pub fn is_counted(&self) -> bool {
+        !self.path.contains('/') && is_counted(OsStr::new(&self.path))
+    }
 }
 
 /// Where a file's content is.
