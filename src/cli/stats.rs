@@ -174,7 +174,8 @@ fn line(out: Output<'_>, name: &str, value: impl std::fmt::Display) -> io::Resul
 }
 
 /// What the two numbers above it are not.
-const UNSEEN: &str = "(the kernel's cache answers most by itself: an entry in use is seen once in each --sample)";
+const UNSEEN: &str =
+    "(the kernel's cache answers most by itself: an entry in use is seen once in each --sample)";
 
 fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) -> io::Result<()> {
     let uptime = Duration::try_from_secs_f64(stats.uptime_seconds).unwrap_or_default();
@@ -215,7 +216,11 @@ fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) 
     line(out, "commits", rate(|stats| stats.commits))?;
     line(out, "commit latency", latency(&stats.commit_latency))?;
     line(out, "requests", rate(|stats| stats.requests.values().sum()))?;
-    let now = if stats.sweeping { ", one is made now" } else { "" };
+    let now = if stats.sweeping {
+        ", one is made now"
+    } else {
+        ""
+    };
     line(
         out,
         "sweeps",

@@ -77,7 +77,10 @@ impl Sweep {
         let mut pause = SHORTEST_PAUSE;
         let after = loop {
             let now = stats(target)?;
-            if now.sweeps >= wanted || now.pid != before.pid {
+            if now.pid != before.pid {
+                bail!("the daemon of {dir} ended before it had swept: try again");
+            }
+            if now.sweeps >= wanted {
                 break now;
             }
             if Instant::now() >= deadline {
