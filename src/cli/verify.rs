@@ -88,6 +88,7 @@ impl Verify {
                     let now = set_aside(&target)?;
                     let this = now > aside;
                     aside = now;
+                    facts.checked += u64::from(this);
                     this.then(|| SET_ASIDE.to_owned())
                 }
                 Err(error) => {
@@ -130,7 +131,7 @@ impl Verify {
 }
 
 /// The daemon checks what it is asked for before this command can.
-const SET_ASIDE: &str = "its content does not match its digest, so the daemon has set it aside";
+const SET_ASIDE: &str = "it is corrupt, so the daemon has set it aside";
 
 /// How many files the daemon has found corrupt; 0 on a plain directory.
 fn set_aside(target: &Target) -> anyhow::Result<u64> {
