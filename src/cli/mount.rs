@@ -32,11 +32,29 @@ pub(super) struct Mount {
 
     #[command(flatten)]
     options: MountOptions,
+
+    /// Only check the options (`mount --fake`)
+    #[arg(skip)]
+    fake: bool,
 }
 
 impl Mount {
+    /// For the mount helper.
+    pub(super) fn new(dir: PathBuf, options: MountOptions, fake: bool) -> Self {
+        Self {
+            dir,
+            foreground: false,
+            log_file: None,
+            options,
+            fake,
+        }
+    }
+
     pub(super) fn run(self, _out: Output<'_>) -> Outcome {
         let resolved = options::resolve(&self.options)?;
+        if self.fake {
+            return Ok(ExitCode::SUCCESS);
+        }
         let dir = absolute(&self.dir)?;
         let log_file = self.log_file.as_deref().map(absolute).transpose()?;
         if self.foreground || Role::of_this_process() != Role::Command {

@@ -33,7 +33,7 @@ impl Vfs {
     /// be checked first and the disk would have to be waited for.
     pub fn lookup(&self, parent: u64, name: &OsStr, patience: Patience) -> Result<Stat> {
         if self.is_hidden(parent, name) || self.is_in_hidden(parent) {
-            return self.hidden_lookup(parent, name);
+            return self.hidden_lookup(parent, name, patience);
         }
         let parent = self.directory(parent)?;
         let Some(folder) = parent.folder() else {
