@@ -1,5 +1,6 @@
 //! A daemon: a backing directory, served at a mount point until the mount's end.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use crate::daemon::backing::{self, Backing, BackingError, Sharing};
 use crate::daemon::mount::{self, MountError, MountOptions};
 use crate::daemon::serve::{self, Ended, ServeError, Service};
 use crate::daemon::signals::{HangUp, Signals};
-use crate::daemon::start::{Role, Start};
+use crate::daemon::start::Start;
 use crate::fuse::{Adapter, Notifier};
 use crate::vfs::{self, About, Notices, Vfs};
 
@@ -50,11 +51,12 @@ pub enum ServerError {
 }
 
 /// Serves `dir` with `options` from this process until the mount's end. Returns as soon as everything is
-/// written; the caller is to end the process then.
+/// written; the caller is to end the process then. Where this process is a daemon in the background, its
+/// standard error goes to `log` from the moment the mount answers.
 ///
 /// # Errors
 /// Before the mount answers nothing is left behind; see also [`serve::serve`].
-pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError> {
+pub fn serve(dir: &Path, options: &ResolvedConfig, log: Option<File>) -> Result<Ended, ServerError> {
     let config = &options.config;
     let dir = std::path::absolute(dir)?;
     let mount_point = match mount::clear(&dir)? {
@@ -76,12 +78,18 @@ pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError>
         started: Instant::now(),
     };
 
-    let hang_up = match Role::of_this_process() {
-        Role::Command => HangUp::Ends,
-        Role::Background | Role::Attached => HangUp::Ignored,
-    };
     let start = Start::begin()?;
-    let signals = Signals::install(hang_up)?;
+    let signals = Signals::install(HangUp::for_role(start.role()))?;
+    // From here on this process must not name the mount point again. Mounted before the directory is read:
+    // engines wait meanwhile, where they would else write what nobody saw.
+    let (device, mounted) = mount::mount(
+        &mount_point,
+        &MountOptions {
+            source: mount::source(&mount_point, config.backing.as_deref()),
+            read_only: config.read_only,
+            allow_other: config.allow_other,
+        },
+    )?;
     let (notices, queue) = mpsc::channel();
     let root: OwnedFd = backing.directory().try_clone_to_owned()?;
     let vfs = Vfs::open(
@@ -96,16 +104,6 @@ pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError>
         path: backing.path().to_owned(),
         source,
     })?);
-
-    // From here on this process must not name the mount point again.
-    let (device, mounted) = mount::mount(
-        &mount_point,
-        &MountOptions {
-            source: mount::source(&mount_point, config.backing.as_deref()),
-            read_only: config.read_only,
-            allow_other: config.allow_other,
-        },
-    )?;
     let session = Session::from_fd(
         Adapter::new(Arc::clone(&vfs)),
         device,
@@ -118,7 +116,7 @@ pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError>
     let ended = serve::serve(
         mounted,
         start,
-        None,
+        log,
         signals,
         move || session.run(),
         &workers,
