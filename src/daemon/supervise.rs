@@ -186,13 +186,15 @@ impl Supervisor<'_> {
                 }
                 End::Died(death, served) => (death, served),
             };
-            let was_mounted = self.detach()?;
             if first && served.is_none() {
+                // Whatever is the matter, the daemon has met it too, and has said so.
+                let _ = self.detach();
                 return Err(SuperviseError::Start(match death {
                     Death::Ended(status) => StartError::of(status),
                     Death::NoProcess(error) => StartError::Io(error),
                 }));
             }
+            let was_mounted = self.detach()?;
             if served.is_some() && death.was_sudden() && !was_mounted {
                 log::warn!(
                     "the daemon died ({death}), but {} had been unmounted before",
