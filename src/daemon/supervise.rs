@@ -40,8 +40,9 @@ pub const MOST_DEATHS: u32 = 50;
 /// What the second start in a row waits; each one after that waits twice as long as the one before.
 const FIRST_DELAY: Duration = Duration::from_millis(1);
 
-/// The longest wait. A mount that can be back within 300 ms is, as long as it is tried at all.
-const LONGEST_DELAY: Duration = Duration::from_millis(100);
+/// The longest wait: short, so that a mount is back within 300 ms of each death, as long as it is
+/// tried at all; and long enough for a daemon that dies at once not to keep a processor busy.
+const LONGEST_DELAY: Duration = Duration::from_millis(50);
 
 /// Why a supervisor ended, if not as it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,7 @@ pub enum SuperviseError {
     #[error("the starting process is gone, so nothing is served: {0}")]
     StarterGone(io::Error),
     /// The daemon was told to end, and did not end well.
-    #[error("the daemon did not end well ({0}): what it was still to write may be lost")]
+    #[error("the daemon was told to end and did not end well ({0}): see what it said before")]
     EndedBadly(ExitStatus),
     /// Somebody else serves the directory by now.
     #[error(transparent)]
