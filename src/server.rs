@@ -167,7 +167,10 @@ struct Workers {
 
 impl Workers {
     fn start(vfs: Arc<Vfs>) -> io::Result<Self> {
-        let mut workers = Self { vfs, threads: Vec::new() };
+        let mut workers = Self {
+            vfs,
+            threads: Vec::new(),
+        };
         workers.spawn("kidafs-persist", Vfs::run_persister)?;
         workers.spawn("kidafs-sweep", Vfs::run_sweeper)?;
         Ok(workers)
@@ -200,7 +203,9 @@ impl Service for Workers {
         self.vfs.note_use(Duration::ZERO);
         match self.vfs.persist_all() {
             0 => Ok(()),
-            failed => Err(io::Error::other(format!("{failed} files written in place are lost"))),
+            failed => Err(io::Error::other(format!(
+                "{failed} files written in place are lost"
+            ))),
         }
     }
 }

@@ -58,7 +58,10 @@ mod tests {
 
     #[test]
     fn sweeps_when_asked_and_on_schedule_and_ends_when_stopped() {
-        for (interval, ask) in [(Duration::from_secs(3600), true), (Duration::from_millis(1), false)] {
+        for (interval, ask) in [
+            (Duration::from_secs(3600), true),
+            (Duration::from_millis(1), false),
+        ] {
             let trigger = Arc::new(Trigger::default());
             let (swept, sweeps) = channel();
             let own = Arc::clone(&trigger);

@@ -26,7 +26,12 @@ impl Quarantine {
     /// `dir` is private; what is in it is counted towards the bounds.
     pub(super) fn open(dir: OwnedFd) -> Result<Self> {
         let mut kept = Vec::new();
-        let own = rustix::fs::openat(&dir, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let own = rustix::fs::openat(
+            &dir,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         for entry in rustix::fs::Dir::new(own)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
@@ -36,7 +41,10 @@ impl Quarantine {
             }
         }
         kept.sort_unstable();
-        Ok(Self { dir, kept: Mutex::new(kept) })
+        Ok(Self {
+            dir,
+            kept: Mutex::new(kept),
+        })
     }
 
     /// Moves `name` out of `dir` into the quarantine.
@@ -50,7 +58,9 @@ impl Quarantine {
         let inside = OsString::from_vec(inside);
         rustix::fs::renameat_with(dir, name, &self.dir, &inside, RenameFlags::empty())?;
         kept.push((number, inside, u64::try_from(size).unwrap_or(0)));
-        while kept.len() > MAX_FILES || kept.iter().map(|(_, _, size)| size).sum::<u64>() > MAX_BYTES {
+        while kept.len() > MAX_FILES
+            || kept.iter().map(|(_, _, size)| size).sum::<u64>() > MAX_BYTES
+        {
             let (_, oldest, _) = kept.remove(0);
             match rustix::fs::unlinkat(&self.dir, &oldest, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}

@@ -66,7 +66,9 @@ impl Vfs {
             self.make_room(size)?;
         }
         match self.try_rename(from, to, mode) {
-            Err(error) if is_full(&error) && self.relieve(size.unwrap_or(0)) => self.try_rename(from, to, mode),
+            Err(error) if is_full(&error) && self.relieve(size.unwrap_or(0)) => {
+                self.try_rename(from, to, mode)
+            }
             result => result,
         }
     }
@@ -74,7 +76,9 @@ impl Vfs {
     /// The size of a file that a rename is about to commit; `None` if that is nothing of the kind.
     fn staged_size(&self, from: (u64, &OsStr)) -> Result<Option<u64>> {
         let parent = self.directory(from.0)?;
-        let Some(folder) = parent.folder() else { return Err(Error::NOT_A_DIRECTORY) };
+        let Some(folder) = parent.folder() else {
+            return Err(Error::NOT_A_DIRECTORY);
+        };
         let children = folder.children.read();
         let staged = children.get(from.1).filter(|node| !self.is_on_disk(node));
         Ok(staged.map(|node| node.meta.lock().attr.size))

@@ -49,11 +49,17 @@ impl Error {
     pub const STAGING_FULL: Self =
         Self::new(Errno::NOSPC, "uncommitted content would exceed --staging");
     /// No entry can be evicted that would make room.
-    pub const NO_ROOM: Self = Self::new(Errno::NOSPC, "the file does not fit --max-size and --max-entries");
+    pub const NO_ROOM: Self = Self::new(
+        Errno::NOSPC,
+        "the file does not fit --max-size and --max-entries",
+    );
     /// A mount that serves without writes.
     pub const READ_ONLY: Self = Self::new(Errno::ROFS, "mounted read-only");
     /// Content that could not be kept readable when its name went.
-    pub const LOST: Self = Self::new(Errno::IO, "the file was replaced or evicted and could not be kept readable");
+    pub const LOST: Self = Self::new(
+        Errno::IO,
+        "the file was replaced or evicted and could not be kept readable",
+    );
     /// Content that does not match its digest.
     pub const CORRUPT: Self = Self::new(Errno::IO, "the content does not match its digest");
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use super::Vfs;
 use super::attr::Kind;
 use super::content::is_buffered;
 use super::error::{Error, Result};
 use super::node::Node;
 use super::notice::Notice;
 use super::scan::charge;
-use super::Vfs;
 use crate::config::KeepFree;
 use crate::evict::{self, EntryInfo, Free, Limits, Reason, Trigger, Victim};
 
@@ -42,7 +42,8 @@ impl Vfs {
     fn evictables(&self) -> Vec<EntryInfo> {
         let keys = &self.keys;
         let mut versions: HashMap<String, u32> = HashMap::new();
-        let mut all = Vec::with_capacity(usize::try_from(self.entries.load(Ordering::Relaxed)).unwrap_or(0));
+        let mut all =
+            Vec::with_capacity(usize::try_from(self.entries.load(Ordering::Relaxed)).unwrap_or(0));
         self.walk(&mut |node| {
             if node.kind() != Kind::File {
                 return;
@@ -85,7 +86,12 @@ impl Vfs {
 
     /// What a sweep would evict now: the file's path, and why.
     pub fn plan(&self) -> Vec<(String, Victim)> {
-        let victims = evict::plan(&self.evictables(), self.now(), &Limits::from(&self.config), self.free());
+        let victims = evict::plan(
+            &self.evictables(),
+            self.now(),
+            &Limits::from(&self.config),
+            self.free(),
+        );
         let named = victims.into_iter().filter_map(|victim| {
             let node = self.node(victim.id).ok()?;
             Some((self.path(&node), victim))
@@ -131,15 +137,25 @@ impl Vfs {
     fn sweep_round(&self, limits: &Limits) -> (usize, usize) {
         let _one_at_a_time = self.sweeping.lock();
         let victims = evict::plan(&self.evictables(), self.now(), limits, self.free());
-        let done = victims.iter().take(ROUND).filter(|victim| self.evict(victim)).count();
+        let done = victims
+            .iter()
+            .take(ROUND)
+            .filter(|victim| self.evict(victim))
+            .count();
         (victims.len(), done)
     }
 
     /// Removes one victim, unless it was used or changed since the plan was made.
     fn evict(&self, victim: &Victim) -> bool {
-        let Ok(node) = self.node(victim.id) else { return false };
-        let Some(place) = node.place() else { return false };
-        let Some(folder) = place.parent.folder() else { return false };
+        let Ok(node) = self.node(victim.id) else {
+            return false;
+        };
+        let Some(place) = node.place() else {
+            return false;
+        };
+        let Some(folder) = place.parent.folder() else {
+            return false;
+        };
         {
             let _names = folder.names.lock();
             let staged = victim.reason == Reason::StaleTemp;
@@ -195,7 +211,9 @@ impl Vfs {
     /// Returns whether anything was evicted, so that another try is worth it.
     pub(super) fn relieve(&self, size: u64) -> bool {
         let _one_at_a_time = self.sweeping.lock();
-        let Some(mut free) = self.free() else { return false };
+        let Some(mut free) = self.free() else {
+            return false;
+        };
         // The file, and as much again for the directory, its attributes and a concurrent commit.
         let wanted = charge(size).saturating_mul(2).max(1 << 20);
         let keep = self.config.keep_free.bytes_of(free.total).max(wanted);
@@ -206,7 +224,11 @@ impl Vfs {
             ..Limits::from(&self.config)
         };
         let victims = evict::plan(&self.evictables(), self.now(), &limits, Some(free));
-        let evicted = victims.iter().take(ROUND).filter(|victim| self.evict(victim)).count();
+        let evicted = victims
+            .iter()
+            .take(ROUND)
+            .filter(|victim| self.evict(victim))
+            .count();
         log::warn!("the backing filesystem is full: {evicted} entries evicted");
         evicted > 0
     }
@@ -227,10 +249,14 @@ impl Vfs {
             }
         });
         for (node, used) in due {
-            let noted = self.on_disk(&node, |dir, name| self.disk.set_times(dir, name, Some(used), None));
+            let noted = self.on_disk(&node, |dir, name| {
+                self.disk.set_times(dir, name, Some(used), None)
+            });
             match noted {
                 Ok(()) => node.meta.lock().attr.atime = used,
-                Err(error) => log::debug!("the last use of inode {} is not noted: {error}", node.ino),
+                Err(error) => {
+                    log::debug!("the last use of inode {} is not noted: {error}", node.ino)
+                }
             }
         }
     }

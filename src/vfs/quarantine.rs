@@ -32,13 +32,20 @@ impl Vfs {
     /// Sets a corrupt file aside: out of the tree, into the private folder, counted and logged once.
     pub(super) fn quarantine(&self, node: &Arc<Node>) {
         if let Err(error) = self.set_aside(node) {
-            log::error!("a corrupt entry (inode {}) cannot be set aside: {error}", node.ino);
+            log::error!(
+                "a corrupt entry (inode {}) cannot be set aside: {error}",
+                node.ino
+            );
         }
     }
 
     fn set_aside(&self, node: &Arc<Node>) -> Result<()> {
-        let Some(place) = node.place() else { return Ok(()) };
-        let Some(folder) = place.parent.folder() else { return Err(Error::STALE) };
+        let Some(place) = node.place() else {
+            return Ok(());
+        };
+        let Some(folder) = place.parent.folder() else {
+            return Err(Error::STALE);
+        };
         {
             let _names = folder.names.lock();
             if !node.is_at(&place) || is_buffered(node) {
@@ -46,10 +53,16 @@ impl Vfs {
             }
             let replacing = folder.replacing();
             if self.config.read_only {
-                log::error!("{:?} is corrupt and stays where it is: mounted read-only", place.name);
+                log::error!(
+                    "{:?} is corrupt and stays where it is: mounted read-only",
+                    place.name
+                );
             } else {
                 self.disk.quarantine(&folder.disk, &place.name)?;
-                log::error!("{:?} is corrupt and was set aside in .kidafs/quarantine", place.name);
+                log::error!(
+                    "{:?} is corrupt and was set aside in .kidafs/quarantine",
+                    place.name
+                );
             }
             drop(replacing);
             folder.children.write().remove(&place.name);
