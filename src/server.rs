@@ -1,5 +1,6 @@
 //! A daemon: a backing directory, served at a mount point until the mount's end.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fuser::{Session, SessionACL};
-use serde_json::json;
 
 use crate::clock::SystemClock;
 use crate::config::{Config, ResolvedConfig};
@@ -49,12 +49,17 @@ pub enum ServerError {
     Serve(#[from] ServeError),
 }
 
-/// Serves `dir` with `options` from this process until the mount's end. Returns as soon as everything is
+/// Serves `dir` with `options` from this process until the mount's end; in the background standard error goes to
+/// `log` once the mount answers. Returns as soon as everything is
 /// written; the caller is to end the process then.
 ///
 /// # Errors
 /// Before the mount answers nothing is left behind; see also [`serve::serve`].
-pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError> {
+pub fn serve(
+    dir: &Path,
+    options: &ResolvedConfig,
+    log: Option<File>,
+) -> Result<Ended, ServerError> {
     let config = &options.config;
     let dir = std::path::absolute(dir)?;
     let mount_point = match mount::clear(&dir)? {
@@ -107,7 +112,7 @@ pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError>
         },
     )?;
     let session = Session::from_fd(
-        Adapter::new(Arc::clone(&vfs)),
+        Adapter::new(Arc::clone(&vfs))?,
         device,
         SessionACL::All,
         session_options(config),
@@ -118,7 +123,7 @@ pub fn serve(dir: &Path, options: &ResolvedConfig) -> Result<Ended, ServerError>
     let ended = serve::serve(
         mounted,
         start,
-        None,
+        log,
         signals,
         move || session.run(),
         &workers,
@@ -146,17 +151,12 @@ fn session_options(config: &Config) -> fuser::Config {
     options
 }
 
-/// The options as they apply, each with its origin.
+/// The options as they apply, each with its origin, as JSON.
 fn settings(options: &ResolvedConfig) -> String {
-    let settings: serde_json::Map<_, _> = options
-        .settings
-        .iter()
-        .map(|(name, setting)| {
-            let value = json!({ "value": setting.value, "origin": setting.origin.to_string() });
-            ((*name).to_owned(), value)
-        })
-        .collect();
-    format!("{}\n", serde_json::Value::Object(settings))
+    // String keys and plain structures, which serialise without fail.
+    let mut json = serde_json::to_string(&options.settings).unwrap_or_default();
+    json.push('\n');
+    json
 }
 
 /// The threads beside the session's own.
@@ -201,7 +201,7 @@ impl Service for Workers {
 
     fn flush(&self) -> io::Result<()> {
         self.vfs.note_use(Duration::ZERO);
-        match self.vfs.persist_all() {
+        match self.vfs.persist_all().failed {
             0 => Ok(()),
             failed => Err(io::Error::other(format!(
                 "{failed} files written in place are lost"

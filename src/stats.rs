@@ -1,7 +1,9 @@
-//! What a daemon tells about itself: the contents of `.kidafs/stats.json` and `.kidafs/entries.jsonl`.
+//! What a daemon tells about itself: the contents of `.kidafs/stats.json` and
+//! `.kidafs/entries.jsonl`.
 //!
-//! The daemon writes these structures and the command line reads them. Units are part of the names. Fields may be
-//! added; a reader ignores those that it does not know, and takes 0 for those that are missing.
+//! The daemon writes these structures and the command line reads them. Units are part of the names.
+//! Fields may be added; a reader ignores those that it does not know, and takes 0 for those that
+//! are missing.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -26,8 +28,8 @@ pub struct Stats {
     pub uptime_seconds: f64,
     /// Whether writes are refused.
     pub read_only: bool,
-    /// Whether each entry's digest is stored and checked. It is not where the backing filesystem has no user
-    /// extended attributes.
+    /// Whether each entry's digest is stored and checked. It is not where the backing filesystem
+    /// has no user extended attributes.
     pub digests: bool,
     /// Content kept in memory.
     pub memory: Tier,
@@ -37,7 +39,12 @@ pub struct Stats {
     pub disk: Tier,
     /// Bytes that the backing filesystem has left for this user.
     pub backing_available_bytes: u64,
-    /// Look-ups of file names that reached the daemon. Most hits do not: the kernel answers them by itself.
+    /// Bytes of the whole backing filesystem.
+    pub backing_total_bytes: u64,
+    /// Bytes of its allocation unit.
+    pub backing_block_bytes: u64,
+    /// Look-ups of file names that reached the daemon. Most hits do not: the kernel answers them by
+    /// itself.
     pub lookups: Lookups,
     /// Files that were renamed into place, or written in place and persisted.
     pub commits: u64,
@@ -84,7 +91,8 @@ pub struct Lookups {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Histogram {
-    /// In ascending order. Each counts the durations above the one before it and up to its own bound.
+    /// In ascending order. Each counts the durations above the one before it and up to its own
+    /// bound.
     pub buckets: Vec<Bucket>,
     /// Durations above the last bucket's bound.
     pub beyond: u64,
@@ -109,8 +117,8 @@ impl Histogram {
         buckets.fold(self.beyond, u64::saturating_add)
     }
 
-    /// The bound of the bucket that holds the given share of all durations, 0.5 for the median. `None` when there
-    /// are no durations or when it lies beyond the last bound.
+    /// The bound of the bucket that holds the given share of all durations, 0.5 for the median.
+    /// `None` when there are no durations or when it lies beyond the last bound.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let count = self.count();
         let wanted = ((count as f64 * share).ceil() as u64).max(1);
@@ -141,7 +149,8 @@ pub struct EntryRow {
     pub tier: Place,
     /// Whether the evictor leaves it alone at the moment.
     pub in_use: bool,
-    /// How it is framed (`legacy`, `v2`, `v3`, `v4`), if it is an entry and the daemon has seen its content.
+    /// How it is framed (`legacy`, `v2`, `v3`, `v4`), if it is an entry and the daemon has seen its
+    /// content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
 }

@@ -1,10 +1,211 @@
 //! The command line: argument handling and printing, one file per command.
+//!
+//! A command gets its arguments and standard output, and returns its exit status. Errors travel up
+//! as [`anyhow::Error`] and become one sentence on standard error here.
 
+mod cleanup;
+mod clear;
+mod completions;
+mod config;
+mod doctor;
+mod entry;
+mod get;
+mod hash;
+mod inspect;
+mod listing;
+mod ls;
+mod man;
+mod mount;
 mod options;
+mod path;
+mod print;
+mod run;
+mod set;
+mod stats;
+mod sweep;
+mod target;
+mod umount;
+mod verify;
+mod warm;
 
+use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::daemon::start::Role;
+use options::OptionError;
+
+/// Standard output, as a command sees it.
+type Output<'a> = &'a mut dyn Write;
+
+/// What a command comes to.
+type Outcome = anyhow::Result<ExitCode>;
+
+/// The exit status of wrong usage, as clap gives it too.
+const WRONG_USAGE: u8 = 2;
+
+#[derive(Parser)]
+#[command(
+    name = "kidafs",
+    version,
+    about = "A filesystem for a template engine's bytecode cache",
+    long_about = "kidafs is mounted in place of a template engine's bytecode cache directory and makes it fast, \
+                  bounded, safe and observable. DIR is a mount point or a plain cache directory; every command \
+                  but mount, umount, run and sweep works on both.",
+    after_help = "Exit status: 0 done, 1 failed, 2 wrong usage.",
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Mount(mount::Mount),
+    Umount(umount::Umount),
+    Run(run::Run),
+    Stats(stats::Stats),
+    Ls(ls::Ls),
+    Inspect(inspect::Inspect),
+    Verify(verify::Verify),
+    Clear(clear::Clear),
+    Cleanup(cleanup::Cleanup),
+    Sweep(sweep::Sweep),
+    Hash(hash::Hash),
+    Path(path::Path),
+    Get(get::Get),
+    Set(set::Set),
+    Warm(warm::Warm),
+    Config(config::Show),
+    Doctor(doctor::Doctor),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+impl Command {
+    fn run(self, out: Output<'_>) -> Outcome {
+        match self {
+            Self::Mount(command) => command.run(out),
+            Self::Umount(command) => command.run(out),
+            Self::Run(command) => command.run(out),
+            Self::Stats(command) => command.run(out),
+            Self::Ls(command) => command.run(out),
+            Self::Inspect(command) => command.run(out),
+            Self::Verify(command) => command.run(out),
+            Self::Clear(command) => command.run(out),
+            Self::Cleanup(command) => command.run(out),
+            Self::Sweep(command) => command.run(out),
+            Self::Hash(command) => command.run(out),
+            Self::Path(command) => command.run(out),
+            Self::Get(command) => command.run(out),
+            Self::Set(command) => command.run(out),
+            Self::Warm(command) => command.run(out),
+            Self::Config(command) => command.run(out),
+            Self::Doctor(command) => command.run(out),
+            Self::Completions(command) => command.run(out),
+            Self::Man(command) => command.run(out),
+        }
+    }
+}
 
 /// Runs the command line and returns its exit status: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = match Cli::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help is an error of this kind too. Where it cannot be printed nobody reads it.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    start_logging();
+    let mut out = BufWriter::new(io::stdout().lock());
+    let outcome = arguments.command.run(&mut out).and_then(|status| {
+        out.flush()?;
+        Ok(status)
+    });
+    outcome.unwrap_or_else(|error| report(&error))
+}
+
+/// The variable that says what is logged: `error`, `warn` (the default), `info`, `debug`, `off`, or
+/// a filter as env_logger takes it.
+const LOG_VARIABLE: &str = "KIDAFS_LOG";
+
+/// Sends the log to standard error: a daemon's with times, a command's as its other messages.
+fn start_logging() {
+    let mut logger = env_logger::Builder::new();
+    logger.filter_level(log::LevelFilter::Warn);
+    if let Ok(filter) = std::env::var(LOG_VARIABLE) {
+        logger.parse_filters(&filter);
+    }
+    if Role::of_this_process() == Role::Command {
+        logger.format(|out, record| {
+            let text = record.args().to_string();
+            writeln!(out, "kidafs: {}", print::clean(&text))
+        });
+    }
+    // A program that embeds this one may have its own.
+    let _ = logger.try_init();
+}
+
+/// Says what went wrong, in one sentence, and gives the exit status.
+fn report(error: &anyhow::Error) -> ExitCode {
+    let closed = error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if closed {
+        // `kidafs ls DIR | head`: the reader has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    let text = sentence(error);
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(io::stderr(), "kidafs: {}", print::clean(&text));
+    if error.downcast_ref::<OptionError>().is_some() {
+        ExitCode::from(WRONG_USAGE)
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The error and its causes in one line. Some errors tell their cause themselves; it is not told twice.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        let cause = cause.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+    use clap::CommandFactory;
+
+    #[test]
+    fn an_error_is_one_line_and_tells_a_cause_once() {
+        let cause = anyhow!("at offset 3:\n  junk");
+        let error = cause
+            .context("no code (at offset 3:\n  junk)")
+            .context("cannot read x");
+        assert_eq!(
+            super::sentence(&error),
+            "cannot read x: no code (at offset 3: junk)"
+        );
+        let error = anyhow!("junk").context("no code: junk");
+        assert_eq!(super::sentence(&error), "no code: junk");
+    }
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        super::Cli::command().debug_assert();
+    }
 }

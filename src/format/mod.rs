@@ -10,6 +10,7 @@
 //! | [`hash`] | the source hash |
 //! | [`marshal`] | checks and describes a code object without making one |
 //! | [`pickle`] | tells a truncated or torn pickle from a whole one |
+//! | [`warnings`] | the compiler warnings of a v4 entry |
 
 pub mod frame;
 pub mod hash;
@@ -18,7 +19,9 @@ pub mod name;
 pub mod pattern;
 pub mod pickle;
 pub mod temporary;
+mod utf8;
 pub mod version;
+pub mod warnings;
 
 pub use frame::{Entry, Format, FrameError, Section};
 pub use hash::{hash_file, hash_source};

@@ -14,6 +14,7 @@ use fuser::{
 
 use super::capabilities::Capabilities;
 use super::convert::{errno, file_attr, file_type, missing, set_time};
+use super::pool::Pool;
 use crate::vfs::{
     BLOCK, Caller, Changes, Error, Kind, NAME_MAX, Operation, RenameMode, Result, Stat, Vfs,
 };
@@ -24,20 +25,28 @@ const GENERATION: Generation = Generation(0);
 /// As good as for ever: attributes change through this mount alone, or are invalidated by a notice.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 
+/// Requests that may wait for the disk at the same time.
+const FLUSHES: usize = 4;
+
 /// The files of one kernel mount, as fuser calls them.
 #[derive(Debug)]
 pub struct Adapter {
     vfs: Arc<Vfs>,
     capabilities: Arc<OnceLock<Capabilities>>,
+    flushes: Pool,
 }
 
 impl Adapter {
     /// Serves `vfs`.
-    pub fn new(vfs: Arc<Vfs>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// That of the system, if it has no room for a thread.
+    pub fn new(vfs: Arc<Vfs>) -> std::io::Result<Self> {
+        Ok(Self {
             vfs,
             capabilities: Arc::default(),
-        }
+            flushes: Pool::start(FLUSHES)?,
+        })
     }
 
     /// What the kernel agreed to; set once the mount answers.
@@ -86,16 +95,23 @@ impl Adapter {
     }
 
     fn failed(&self, operation: Operation, error: &Error) -> Errno {
-        log::debug!("{}: {error}", operation.name());
-        self.vfs.counters().error(error.errno);
-        errno(error)
+        failed(&self.vfs, operation, error)
     }
 
     fn done(&self, operation: Operation, result: Result<()>, reply: ReplyEmpty) {
-        match result {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(self.failed(operation, &error)),
-        }
+        done(&self.vfs, operation, result, reply);
+    }
+
+    /// As [`Adapter::done`], for what may wait for the disk: another thread runs it and replies.
+    fn later(
+        &self,
+        operation: Operation,
+        run: impl FnOnce(&Vfs) -> Result<()> + Send + 'static,
+        reply: ReplyEmpty,
+    ) {
+        let vfs = Arc::clone(&self.vfs);
+        self.flushes
+            .run(move || done(&vfs, operation, run(&vfs), reply));
     }
 
     fn xattr(&self, operation: Operation, result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
@@ -109,6 +125,19 @@ impl Adapter {
 
     fn count(&self, operation: Operation) {
         self.vfs.counters().request(operation);
+    }
+}
+
+fn failed(vfs: &Vfs, operation: Operation, error: &Error) -> Errno {
+    log::debug!("{}: {error}", operation.name());
+    vfs.counters().error(error.errno);
+    errno(error)
+}
+
+fn done(vfs: &Vfs, operation: Operation, result: Result<()>, reply: ReplyEmpty) {
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(failed(vfs, operation, &error)),
     }
 }
 
@@ -126,6 +155,10 @@ impl Filesystem for Adapter {
         // Called once per session.
         let _ = self.capabilities.set(taken);
         Ok(())
+    }
+
+    fn destroy(&mut self) {
+        self.flushes.finish();
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -275,12 +308,18 @@ impl Filesystem for Adapter {
             RenameFlags::RENAME_EXCHANGE => RenameMode::Exchange,
             _ => return reply.error(Errno::EINVAL),
         };
-        self.done(
-            Operation::Rename,
-            self.vfs
-                .rename((parent.0, name), (new_parent.0, new_name), mode),
-            reply,
-        );
+        let (parent, new_parent) = (parent.0, new_parent.0);
+        if self.vfs.rename_flushes(parent, name) {
+            let (name, new_name) = (name.to_owned(), new_name.to_owned());
+            let rename =
+                move |vfs: &Vfs| vfs.rename((parent, &name), (new_parent, &new_name), mode);
+            self.later(Operation::Rename, rename, reply);
+        } else {
+            let renamed = self
+                .vfs
+                .rename((parent, name), (new_parent, new_name), mode);
+            self.done(Operation::Rename, renamed, reply);
+        }
     }
 
     fn link(
@@ -366,7 +405,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.count(Operation::Fsync);
-        self.done(Operation::Fsync, self.vfs.fsync(ino.0), reply);
+        self.later(Operation::Fsync, move |vfs| vfs.fsync(ino.0), reply);
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -440,7 +479,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.count(Operation::Fsyncdir);
-        self.done(Operation::Fsyncdir, self.vfs.fsync_dir(ino.0), reply);
+        self.later(Operation::Fsyncdir, move |vfs| vfs.fsync_dir(ino.0), reply);
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {

@@ -5,6 +5,7 @@ mod adapter;
 mod capabilities;
 mod convert;
 mod notifier;
+mod pool;
 
 pub use adapter::Adapter;
 pub use capabilities::Capabilities;

@@ -414,6 +414,12 @@ impl DiskTier {
         }
     }
 
+    /// Gives an open file the digest of its content; it had none.
+    pub fn sign(&self, file: &DiskFile, digest: &Digest) -> Result<()> {
+        self.step(Step::Write)?;
+        rustix::fs::fsetxattr(&file.0, DIGEST_XATTR, digest.as_bytes(), XattrFlags::CREATE)
+    }
+
     /// Begins a backing file that has no name yet.
     pub fn begin(&self, bits: u32) -> Result<Draft> {
         self.step(Step::Create)?;

@@ -64,7 +64,10 @@ pub(super) struct Buffer {
     /// Whether a program asked for this content to be on the medium (fsync) before it was committed.
     pub(super) flush_wanted: bool,
     pub(super) touched: SystemTime,
+    /// Extended attributes, unless the backing file has them: see `own_xattrs`.
     pub(super) xattrs: Xattrs,
+    /// Whether `xattrs` are the file's. False where the content of a committed file is being changed.
+    pub(super) own_xattrs: bool,
 }
 
 impl Buffer {
@@ -91,6 +94,7 @@ impl Buffer {
             flush_wanted: false,
             touched,
             xattrs: Vec::new(),
+            own_xattrs: !on_disk,
         })
     }
 

@@ -11,7 +11,7 @@ use super::attr::Kind;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Name, Node, Place};
 use crate::config::Durability;
-use crate::tier::Publish;
+use crate::format::temporary_name;
 
 /// What a rename does with a name that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +73,17 @@ impl Vfs {
         }
     }
 
+    /// Whether renaming this name waits for the medium.
+    pub fn rename_flushes(&self, parent: u64, name: &OsStr) -> bool {
+        let asked = || {
+            let parent = self.directory(parent).ok()?;
+            let source = parent.folder()?.children.read().get(name).cloned()?;
+            let content = source.content()?.lock();
+            Some(matches!(&*content, Content::Buffered(buffer) if buffer.flush_wanted))
+        };
+        self.config.durability == Durability::Power || asked().unwrap_or(false)
+    }
+
     /// The size of a file that a rename is about to commit; `None` if that is nothing of the kind.
     fn staged_size(&self, from: (u64, &OsStr)) -> Result<Option<u64>> {
         let parent = self.directory(from.0)?;
@@ -122,14 +133,30 @@ impl Vfs {
         let committing = !self.is_on_disk(&source);
         let flushed = if !committing {
             self.rename_on_disk(&from, &to, &source, target.as_ref())?
+        } else if self.may_wait(&source, to.name, target.as_deref()) {
+            self.commit_in_memory(&to, &source, target.as_ref())?;
+            Ok(())
         } else {
             self.commit(&to, &source, target.as_ref())?
         };
         self.renamed(&from, &to, &source, target.as_ref())?;
         if committing {
+            self.in_place_changed(&source);
             self.counters.commit(began.elapsed());
         }
         flushed
+    }
+
+    /// Whether a commit may be written later (`--durability async`). Not if a program has flushed the
+    /// content, nor under a temporary name, where it would stay unwritten.
+    fn may_wait(&self, source: &Node, name: &OsStr, target: Option<&Node>) -> bool {
+        let unflushed = |content: &Content| matches!(content, Content::Buffered(buffer) if !buffer.flush_wanted);
+        self.config.durability == Durability::Async
+            && temporary_name(name).is_none()
+            && target.is_none_or(|target| target.kind() == Kind::File)
+            && source
+                .content()
+                .is_some_and(|content| unflushed(&content.lock()))
     }
 
     /// Publishes a staged file's content under its final name.
@@ -147,40 +174,40 @@ impl Vfs {
             return Err(Error::STALE);
         };
         let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
-        let mut draft = self.draft(source, buffer, &[])?;
-        if flush {
-            self.disk.flush_draft(&draft)?;
-        }
+        let mut draft = self.draft(source, buffer, None)?;
         let replaced = target.filter(|target| self.is_on_disk(target));
         if let Some(target) = replaced {
             self.hold(target, &to.place());
         }
-        let replacing = replaced.map(|_| folder.replacing());
-        let how = if replaced.is_some() {
-            Publish::Replace
-        } else {
-            Publish::New
-        };
-        let mut published = self.disk.publish(&mut draft, &folder.disk, to.name, how);
-        if published == Err(Errno::EXIST) {
-            // Something that is not served, or was put there behind our back: a rename replaces it.
-            published = self
-                .disk
-                .publish(&mut draft, &folder.disk, to.name, Publish::Replace);
+        let published = self.publish(&mut draft, folder, to.name, replaced.is_some(), flush);
+        if let (Err(_), Some(target)) = (&published, replaced) {
+            self.unhold(target);
         }
-        drop(replacing);
-        if let Err(error) = published {
-            if let Some(target) = replaced {
-                self.unhold(target);
-            }
-            return Err(error.into());
-        }
+        let flushed = published?;
         self.settle(source, &mut content);
-        Ok(if flush {
-            self.disk.flush_dir(&folder.disk).map_err(Error::from)
-        } else {
-            Ok(())
-        })
+        Ok(flushed)
+    }
+
+    /// Publishes a staged file in memory only (`--durability async`). Until it is persisted the backing
+    /// directory keeps what had the name before.
+    fn commit_in_memory(
+        &self,
+        to: &Side<'_>,
+        source: &Arc<Node>,
+        target: Option<&Arc<Node>>,
+    ) -> Result<()> {
+        let Some(content) = source.content() else {
+            return Err(Error::STALE);
+        };
+        if let Some(target) = target {
+            self.hold(target, &to.place());
+            if let Content::Buffered(buffer) = &mut *content.lock() {
+                buffer.on_disk = self.is_on_disk(target);
+            }
+            // The file on disk is the new inode's to replace or to remove.
+            self.hand_over(target, source);
+        }
+        Ok(())
     }
 
     /// Renames what the backing directory has under its old name. Content changed in place is

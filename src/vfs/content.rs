@@ -1,5 +1,6 @@
 //! Reading content, from wherever it is.
 
+use std::ffi::OsStr;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,7 @@ use rustix::io::Errno;
 use super::Vfs;
 use super::error::{Error, Result};
 use super::node::{Body, Content, Held, Node, Place};
+use crate::format;
 use crate::tier::{Digest, DiskFile};
 
 /// Bytes that were read: shared with the memory tier where possible.
@@ -156,13 +158,32 @@ impl Vfs {
         }
         let len = usize::try_from(size).map_err(|_| Error::TOO_LARGE)?;
         let bytes = self.disk.read(&file, 0, len)?;
-        match self.disk.digest(&file)? {
-            Some(digest) if digest != Digest::of(&bytes) => {
-                log::error!("{:?}: the content does not match its digest", place.name);
-                Err(Error::CORRUPT)
-            }
-            _ => Ok(Committed::Whole(bytes.into())),
+        let sound = match self.disk.digest(&file)? {
+            Some(digest) => digest == Digest::of(&bytes),
+            None => self.adopt_content(&file, &place.name, &bytes),
+        };
+        if sound {
+            Ok(Committed::Whole(bytes.into()))
+        } else {
+            Err(Error::CORRUPT)
         }
+    }
+
+    /// Judges content without a digest by its form: it was written to the plain directory while no daemon
+    /// was there. What is whole is given a digest; false: it is not.
+    fn adopt_content(&self, file: &DiskFile, name: &OsStr, bytes: &[u8]) -> bool {
+        if let Some(entry) = self.config.pattern.parse_name(name)
+            && !is_whole(entry.python(), bytes)
+        {
+            return false;
+        }
+        if self.disk.has_digests()
+            && !self.config.read_only
+            && let Err(error) = self.disk.sign(file, &Digest::of(bytes))
+        {
+            log::debug!("{name:?} gets no digest: {error}");
+        }
+        true
     }
 
     /// Keeps the content of `node` readable for the programs that have it open, before its name goes.
@@ -207,3 +228,14 @@ pub(super) fn is_buffered(node: &Node) -> bool {
     node.content()
         .is_some_and(|content| matches!(*content.lock(), Content::Buffered(_)))
 }
+
+/// Whether an entry is framed as it should be and its code would unmarshal. Streams of interpreters
+/// that the reader does not know pass.
+fn is_whole(python: &str, bytes: &[u8]) -> bool {
+    let known = KNOWN_INTERPRETERS.contains(&python);
+    format::Entry::parse(bytes)
+        .is_ok_and(|entry| !known || format::marshal::check(entry.code).is_ok())
+}
+
+/// The version tags of the interpreters whose marshal streams [`format::marshal`] reads.
+const KNOWN_INTERPRETERS: [&str; 4] = ["py311", "py312", "py313", "py314"];

@@ -34,9 +34,24 @@ impl Vfs {
         &self,
         ino: u64,
         reach: u64,
-        change: impl FnOnce(&mut Buffer) -> Result<()>,
+        change: impl Fn(&mut Buffer) -> Result<()>,
     ) -> Result<()> {
         self.check_writable()?;
+        match self.try_change(ino, reach, &change) {
+            // What waits to be written anyway (in place, or committed with `async`) is written now.
+            Err(Error::STAGING_FULL) if self.persist_all().persisted > 0 => {
+                self.try_change(ino, reach, &change)
+            }
+            result => result,
+        }
+    }
+
+    fn try_change(
+        &self,
+        ino: u64,
+        reach: u64,
+        change: impl Fn(&mut Buffer) -> Result<()>,
+    ) -> Result<()> {
         let node = self.node(ino)?;
         let content = match &node.body {
             Body::File(content) => content,
@@ -64,6 +79,7 @@ impl Vfs {
             let named = matches!(*guard, Content::Committed);
             let Some(mut buffer) = buffer else { continue };
             buffer.on_disk = named;
+            buffer.own_xattrs = !named;
             *guard = Content::Buffered(Box::new(buffer));
             self.memory.remove(node.ino);
             break guard;
@@ -129,14 +145,11 @@ impl Vfs {
         let Some(content) = node.content() else {
             return Ok(());
         };
-        if self.is_temporary(&node) {
-            if let Content::Buffered(buffer) = &mut *content.lock() {
-                buffer.flush_wanted = true;
-                return Ok(());
-            }
-        }
         if let Content::Buffered(buffer) = &mut *content.lock() {
             buffer.flush_wanted = true;
+            if self.is_temporary(&node) {
+                return Ok(());
+            }
         }
         if self.persist(&node)? {
             return Ok(());

@@ -75,7 +75,7 @@ impl Vfs {
         all
     }
 
-    fn free(&self) -> Option<Free> {
+    pub(super) fn free(&self) -> Option<Free> {
         let space = self.disk.space().ok()?;
         Some(Free {
             available: space.f_bavail.saturating_mul(space.f_frsize),

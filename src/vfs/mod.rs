@@ -38,6 +38,7 @@ pub use content::Bytes;
 pub use counters::{Counters, Operation};
 pub use error::{Error, Result};
 pub use notice::{Notice, Notices};
+pub use persist::Persisted;
 pub use readdir::DirEntry;
 pub use report::About;
 

@@ -7,18 +7,23 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
 
 use super::Vfs;
 use super::buffer::Buffer;
 use super::commit::is_full;
+use super::content::is_buffered;
 use super::error::{Error, Result};
-use super::node::{Content, Folder, Node, Place};
+use super::node::{Content, Folder, Node, Place, Xattrs};
 use crate::config::Durability;
 use crate::format::temporary_name;
 use crate::tier::{DIGEST_XATTR, Draft, Publish, Stamp};
 
 /// How long a file that is written in place must be left alone before it is committed.
-pub const QUIET: Duration = Duration::from_secs(1);
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How long a file that never is left alone can stay uncommitted.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Files changed in place and not committed since, with the time of the last change.
 #[derive(Debug, Default)]
@@ -29,8 +34,31 @@ pub(super) struct InPlace {
 
 #[derive(Debug, Default)]
 struct State {
-    files: HashMap<u64, SystemTime>,
+    files: HashMap<u64, Changed>,
     stopped: bool,
+}
+
+/// What became of the files that waited to be committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Persisted {
+    /// They are in the backing directory.
+    pub persisted: usize,
+    /// They could not be written and stay in memory.
+    pub failed: usize,
+}
+
+/// When a file was changed since it was committed.
+#[derive(Debug, Clone, Copy)]
+struct Changed {
+    first: SystemTime,
+    last: SystemTime,
+}
+
+impl Changed {
+    fn is_due(&self, now: SystemTime) -> bool {
+        let since = |time: SystemTime| now.duration_since(time).unwrap_or_default();
+        since(self.last) >= QUIET || since(self.first) >= LONGEST
+    }
 }
 
 impl Vfs {
@@ -44,12 +72,20 @@ impl Vfs {
 
     /// Notes that a file's content was changed, so that it is committed once it has been quiet.
     pub(super) fn in_place_changed(&self, node: &Node) {
-        if self.is_temporary(node) || node.place().is_none() {
+        if self.is_temporary(node) || node.place().is_none() || !is_buffered(node) {
             return;
         }
         let mut state = self.in_place.changed.lock();
         let was_idle = state.files.is_empty();
-        state.files.insert(node.ino, self.now());
+        let now = self.now();
+        state
+            .files
+            .entry(node.ino)
+            .and_modify(|changed| changed.last = now)
+            .or_insert(Changed {
+                first: now,
+                last: now,
+            });
         if was_idle {
             self.in_place.wake.notify_all();
         }
@@ -86,41 +122,47 @@ impl Vfs {
     /// written now stays in memory and is tried again.
     pub fn persist_quiet(&self) {
         let now = self.now();
-        self.persist_changed(|touched| {
-            now.duration_since(touched)
-                .is_ok_and(|since| since >= QUIET)
-        });
+        self.persist_changed(|changed| changed.is_due(now));
     }
 
-    /// Commits every file that was written in place; for the end of the daemon. Returns how many could not be written.
-    pub fn persist_all(&self) -> usize {
+    /// Commits every file that waits to be; for the end of the daemon, and when the staging area is full.
+    pub fn persist_all(&self) -> Persisted {
         self.persist_changed(|_| true)
     }
 
-    fn persist_changed(&self, due: impl Fn(SystemTime) -> bool) -> usize {
+    fn persist_changed(&self, due: impl Fn(&Changed) -> bool) -> Persisted {
         let files: Vec<u64> = {
             let state = self.in_place.changed.lock();
             state
                 .files
                 .iter()
-                .filter(|(_, touched)| due(**touched))
+                .filter(|(_, changed)| due(changed))
                 .map(|(ino, _)| *ino)
                 .collect()
         };
-        let mut failed = 0;
+        let mut result = Persisted::default();
         for ino in files {
             let Ok(node) = self.node(ino) else {
                 self.in_place_settled(ino);
                 continue;
             };
-            if let Err(error) = self.persist(&node) {
+            let persisted = self.persist(&node);
+            if let Ok(done) = persisted {
+                result.persisted += usize::from(done);
+            }
+            if let Err(error) = persisted {
                 log::error!("inode {ino} stays in memory: {error}");
-                failed += 1;
+                result.failed += 1;
                 // Not before it has been quiet for a while again: a full disk is not asked in a busy loop.
-                self.in_place.changed.lock().files.insert(ino, self.now());
+                let now = self.now();
+                let again = Changed {
+                    first: now,
+                    last: now,
+                };
+                self.in_place.changed.lock().files.insert(ino, again);
             }
         }
-        failed
+        result
     }
 
     /// Commits a file's content under its own name. False if there was nothing to commit.
@@ -167,23 +209,57 @@ impl Vfs {
             return Ok(false);
         };
         let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
-        let kept = match buffer.on_disk {
-            true => self.user_xattrs(folder, &place.name)?,
-            false => Vec::new(),
+        let kept = match buffer.own_xattrs {
+            true => None,
+            false => Some(self.user_xattrs(folder, &place.name)?),
         };
-        let mut draft = self.draft(node, buffer, &kept)?;
-        if flush {
-            self.disk.flush_draft(&draft)?;
-        }
-        let replacing = folder.replacing();
-        self.disk
-            .publish(&mut draft, &folder.disk, &place.name, Publish::Replace)?;
-        drop(replacing);
-        if flush {
-            self.disk.flush_dir(&folder.disk)?;
-        }
+        let mut draft = self.draft(node, buffer, kept.as_ref())?;
+        let flushed = self.publish(&mut draft, folder, &place.name, buffer.on_disk, flush)?;
         self.settle(node, &mut content);
-        Ok(true)
+        flushed.map(|()| true)
+    }
+
+    /// Gives a draft its name, and with `flush` puts both on the medium. `Ok(Err(_))`: it has its name, but
+    /// may not survive a power cut.
+    ///
+    /// What replaces a file is on the medium before it does. What is new gets its name first, so that one
+    /// flush of the filesystem's journal covers both; torn by a power cut, its digest gives it away.
+    pub(super) fn publish(
+        &self,
+        draft: &mut Draft,
+        folder: &Folder,
+        name: &OsStr,
+        replaces: bool,
+        flush: bool,
+    ) -> Result<Result<()>> {
+        if flush && replaces {
+            self.disk.flush_draft(draft)?;
+        }
+        let replacing = replaces.then(|| folder.replacing());
+        let how = if replaces {
+            Publish::Replace
+        } else {
+            Publish::New
+        };
+        match self.disk.publish(draft, &folder.disk, name, how) {
+            // Something that is not served, or was put there behind our back: a rename replaces it.
+            Err(Errno::EXIST) => self
+                .disk
+                .publish(draft, &folder.disk, name, Publish::Replace)?,
+            result => result?,
+        }
+        drop(replacing);
+        if !flush {
+            return Ok(Ok(()));
+        }
+        let draft = if replaces {
+            Ok(())
+        } else {
+            self.disk.flush_draft(draft)
+        };
+        Ok(draft
+            .and_then(|()| self.disk.flush_dir(&folder.disk))
+            .map_err(Error::from))
     }
 
     /// A backing file with a buffer's content and an inode's attributes, ready for its name.
@@ -191,16 +267,12 @@ impl Vfs {
         &self,
         node: &Node,
         buffer: &Buffer,
-        kept: &[(std::ffi::OsString, Vec<u8>)],
+        kept: Option<&Xattrs>,
     ) -> Result<Draft> {
         let attr = node.meta.lock().attr;
         let draft = self.disk.begin(attr.mode)?;
         self.disk.write(&draft, buffer.bytes(), 0)?;
-        let xattrs = if kept.is_empty() {
-            &buffer.xattrs
-        } else {
-            kept
-        };
+        let xattrs = kept.unwrap_or(&buffer.xattrs);
         self.disk.finish(
             &draft,
             &Stamp {

@@ -37,6 +37,7 @@ impl Vfs {
     /// The state and the counters.
     pub fn stats(&self) -> Stats {
         let counters = &self.counters;
+        let free = self.free();
         Stats {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -63,10 +64,9 @@ impl Vfs {
                 files: self.entries.load(Ordering::Relaxed),
                 budget_files: Some(self.config.max_entries),
             },
-            backing_available_bytes: self
-                .disk
-                .space()
-                .map_or(0, |space| space.f_bavail.saturating_mul(space.f_frsize)),
+            backing_available_bytes: free.map_or(0, |free| free.available),
+            backing_total_bytes: free.map_or(0, |free| free.total),
+            backing_block_bytes: free.map_or(0, |free| free.unit),
             lookups: counters.lookups(),
             commits: counters.commits.load(Ordering::Relaxed),
             commit_latency: counters.commit_latency(),

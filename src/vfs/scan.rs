@@ -113,6 +113,12 @@ impl Vfs {
         }
     }
 
+    /// The file on disk that `from` had under its name is `to`'s from now on.
+    pub(super) fn hand_over(&self, from: &Node, to: &Node) {
+        let charge = from.charged.swap(0, Ordering::AcqRel);
+        to.charged.store(charge, Ordering::Release);
+    }
+
     /// Takes a file off the budget: it is not on disk any more.
     pub(super) fn discharge(&self, node: &Node) {
         let before = node.charged.swap(0, Ordering::AcqRel);

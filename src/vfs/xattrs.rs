@@ -158,7 +158,7 @@ impl Vfs {
     ) -> Result<At<T>> {
         if let Some(content) = node.content()
             && let Content::Buffered(buffer) = &mut *content.lock()
-            && !buffer.on_disk
+            && buffer.own_xattrs
         {
             return apply(&mut buffer.xattrs).map(At::Done);
         }

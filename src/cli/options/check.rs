@@ -15,7 +15,8 @@ const MOST_THREADS: usize = 256;
 
 type Origins = BTreeMap<&'static str, Origin>;
 
-/// Lowers a default that somebody's value contradicts: an entry has to fit the staging area and the budget.
+/// Lowers a default that somebody's value contradicts: an entry has to fit the staging area and the
+/// budget.
 pub(super) fn settle(config: &mut Config, origins: &Origins) {
     if !origins.contains_key("max-entry") {
         let limit = config.staging.min(config.max_size);

@@ -7,7 +7,8 @@ use super::key::Key;
 use super::{Given, OptionError};
 use crate::config::Origin;
 
-/// What mount(8), systemd and fstab say to themselves, and what holds for every kidafs mount anyway.
+/// What mount(8), systemd and fstab say to themselves, and what holds for every kidafs mount
+/// anyway.
 const IGNORED: [&str; 32] = [
     "_netdev",
     "async",

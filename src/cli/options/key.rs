@@ -1,5 +1,5 @@
-//! The table of options: name, help, how a value is read and shown. Everything else is derived from it: the
-//! arguments, the variables, the file, `-o`, and the daemon's own arguments.
+//! The table of options: name, help, how a value is read and shown. Everything else is derived from
+//! it: the arguments, the variables, the file, `-o`, and the daemon's own arguments.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

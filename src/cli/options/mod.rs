@@ -9,9 +9,9 @@
 //!    (`~/.config/kidafs.toml`) and then `/etc/kidafs.toml`;
 //! 5. the default.
 //!
-//! A `kidafs.toml` in the current directory is never read: whoever can write there could point `backing` at code
-//! of his own. For the same reason a file is refused that somebody else owns or that everybody may write.
-//! Each value is checked even if another layer overrides it.
+//! A `kidafs.toml` in the current directory is never read: whoever can write there could point
+//! `backing` at code of his own. For the same reason a file is refused that somebody else owns or
+//! that everybody may write. Each value is checked even if another layer overrides it.
 
 mod args;
 mod check;
@@ -29,9 +29,10 @@ use key::{KEYS, Key};
 
 use crate::config::{Config, Origin, ResolvedConfig, Setting};
 
-/// What is wrong with the options. Each is one sentence that names the option, its value and its source.
+/// What is wrong with the options. Each is one sentence that names the option, its value and its
+/// source.
 #[derive(Debug, thiserror::Error)]
-pub enum OptionError {
+pub(crate) enum OptionError {
     /// A value that cannot be read.
     #[error("{name} {value:?} (from {origin}) {problem}")]
     Value {
@@ -213,8 +214,9 @@ fn absolute(value: &OsStr, origin: &Origin) -> Result<PathBuf, String> {
         .map_err(|error| format!("cannot be made absolute ({error}); write it from /"))
 }
 
-/// The options as arguments that give exactly this configuration and its origins again, whatever the variables
-/// and files say: for the daemon in the background, which is the same program started once more.
+/// The options as arguments that give exactly this configuration and its origins again, whatever
+/// the variables and files say: for the daemon in the background, which is the same program started
+/// once more.
 pub(crate) fn arguments(resolved: &ResolvedConfig) -> Vec<OsString> {
     let mut arguments = Vec::new();
     for key in &KEYS {
@@ -233,6 +235,26 @@ pub(crate) fn arguments(resolved: &ResolvedConfig) -> Vec<OsString> {
     let json = serde_json::json!(origins);
     arguments.push(format!("--resolved={json}").into());
     arguments
+}
+
+/// The configuration of a daemon that tells its settings, perhaps one of another version: an option
+/// that one of the two does not know keeps its default.
+///
+/// # Errors
+/// When a value cannot be read.
+pub(crate) fn config_of(settings: &BTreeMap<String, Setting>) -> Result<Config, OptionError> {
+    let mut config = Config::default();
+    for key in &KEYS {
+        if let Some(setting) = settings.get(key.name).filter(|s| !s.value.is_empty()) {
+            let given = Given {
+                name: key.name,
+                value: OsString::from(&setting.value),
+                origin: setting.origin.clone(),
+            };
+            apply(&mut config, key, &given)?;
+        }
+    }
+    Ok(config)
 }
 
 #[cfg(test)]

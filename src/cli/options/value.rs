@@ -1,7 +1,7 @@
 //! Values as people write them, and back: sizes, times, shares, words.
 //!
-//! The text that a `show_…` function gives is read back to exactly the same value, because the daemon in the
-//! background gets its options as arguments.
+//! The text that a `show_…` function gives is read back to exactly the same value, because the
+//! daemon in the background gets its options as arguments.
 
 use std::ffi::OsStr;
 use std::time::Duration;

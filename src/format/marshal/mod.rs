@@ -16,7 +16,8 @@
 //!
 //! Memory: at most 24 bytes for a byte of the stream (12 for each object that can be referred to,
 //! which takes two bytes or more, in a vector that doubles), and at most 2000 frames of some 200 bytes,
-//! on the heap. There is no recursion.
+//! on the heap. Checking does not recurse; a description follows functions 32 deep and containers 6
+//! deep, which a stack of 256 KiB holds with ease.
 
 mod code;
 mod describe;

@@ -1,6 +1,7 @@
 //! The stream's smallest parts: type codes with what follows them directly.
 
 use super::error::{MarshalError, MarshalErrorKind as Kind};
+use crate::format::utf8::bad_utf8;
 
 /// The bit of a type code that says: this object can be referred to later.
 const FLAG_REF: u8 = 0x80;
@@ -234,17 +235,4 @@ impl Token<'_> {
                 | Self::Ref(_)
         )
     }
-}
-
-/// Where `text` ceases to be UTF-8 with lone surrogates (Python's `surrogatepass`).
-fn bad_utf8(text: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    while let Err(error) = std::str::from_utf8(&text[at..]) {
-        at += error.valid_up_to();
-        match text[at..] {
-            [0xed, 0xa0..=0xbf, 0x80..=0xbf, ..] => at += 3,
-            _ => return Some(at),
-        }
-    }
-    None
 }

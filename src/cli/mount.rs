@@ -1,0 +1,97 @@
+//! `kidafs mount`, which is also what the daemon in the background runs.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::options::{self, MountOptions};
+use super::{Outcome, Output};
+use crate::config::ResolvedConfig;
+use crate::daemon::serve::Ended;
+use crate::daemon::start::{self, Role, StartError};
+use crate::server;
+
+/// Serve a directory, and return once it answers
+#[derive(Args)]
+pub(super) struct Mount {
+    /// The directory; created if it is missing
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Stay in the foreground, and log to standard error
+    #[arg(short, long)]
+    foreground: bool,
+
+    /// Where the daemon in the background logs to; nothing is logged otherwise
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    options: MountOptions,
+}
+
+impl Mount {
+    pub(super) fn run(self, _out: Output<'_>) -> Outcome {
+        let resolved = options::resolve(&self.options)?;
+        let dir = absolute(&self.dir)?;
+        let log_file = self.log_file.as_deref().map(absolute).transpose()?;
+        if self.foreground || Role::of_this_process() != Role::Command {
+            return serve(&dir, &resolved, log_file.as_deref());
+        }
+        match start::start(
+            Role::Background,
+            daemon_arguments(&dir, &resolved, log_file.as_deref()),
+        ) {
+            Ok(_) => Ok(ExitCode::SUCCESS),
+            // The daemon has said why.
+            Err(StartError::Failed(_)) => Ok(ExitCode::FAILURE),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The path from the root: the daemon leaves the directory it was started in.
+pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| {
+        format!(
+            "cannot make {} absolute, so write it from /",
+            path.display()
+        )
+    })
+}
+
+/// The arguments with which the daemon serves `dir` just so, whatever its environment says.
+pub(super) fn daemon_arguments(
+    dir: &Path,
+    resolved: &ResolvedConfig,
+    log_file: Option<&Path>,
+) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["mount".into()];
+    arguments.extend(options::arguments(resolved));
+    if let Some(file) = log_file {
+        let mut argument = OsString::from("--log-file=");
+        argument.push(file);
+        arguments.push(argument);
+    }
+    arguments.push("--".into());
+    arguments.push(dir.into());
+    arguments
+}
+
+/// Serves `dir` in this process until it is unmounted.
+fn serve(dir: &Path, resolved: &ResolvedConfig, log_file: Option<&Path>) -> Outcome {
+    let log = log_file.map(open_log).transpose()?;
+    match server::serve(dir, resolved, log)? {
+        Ended::Cleanly => Ok(ExitCode::SUCCESS),
+        Ended::Aborted => Ok(ExitCode::FAILURE),
+    }
+}
+
+fn open_log(path: &Path) -> anyhow::Result<File> {
+    let options = File::options().append(true).create(true).open(path);
+    options.with_context(|| format!("cannot write the log file {}: name another", path.display()))
+}

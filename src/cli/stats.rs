@@ -1,0 +1,309 @@
+//! `kidafs stats`: what the engine counts, and what the daemon of a mount tells.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Serialize;
+
+use super::target::Target;
+use super::{Outcome, Output, print};
+use crate::cache::{BytecodeCache, Stats as Counted};
+use crate::format::Pattern;
+use crate::format::name::is_counted;
+use crate::stats::{EntryRow, Histogram, Stats as Daemon, Tier};
+
+/// Show what is in a cache and, on a mount, what happens there
+#[derive(Args)]
+pub(super) struct Stats {
+    /// The cache: a mount point or a plain directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Print the metrics of a mount in Prometheus's text format
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    prometheus: bool,
+
+    /// Show it again and again, with the rates since the last time
+    #[arg(
+        long,
+        value_name = "INTERVAL",
+        num_args = 0..=1,
+        default_missing_value = "2s",
+        value_parser = interval
+    )]
+    watch: Option<Duration>,
+
+    /// Print JSON; with --watch, a line each time
+    #[arg(long)]
+    json: bool,
+}
+
+/// The shortest interval of `--watch`.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text)
+        .map_err(|_| "write a number and a unit, such as 2s".to_owned())?;
+    if interval < SHORTEST {
+        return Err(format!("write at least {}ms", SHORTEST.as_millis()));
+    }
+    Ok(interval)
+}
+
+/// All that is known of a cache. The first two are as the engine's `stats()` gives them.
+#[derive(Serialize)]
+struct Facts {
+    file_count: u64,
+    total_bytes: u64,
+    mounted: bool,
+    #[serde(flatten)]
+    daemon: Option<Daemon>,
+}
+
+impl Stats {
+    pub(super) fn run(self, out: Output<'_>) -> Outcome {
+        if self.prometheus {
+            return self.print_metrics(out);
+        }
+        let Some(interval) = self.watch else {
+            let facts = self.facts()?;
+            if self.json {
+                print::json(out, &facts)?;
+            } else {
+                self.print(out, &facts, None)?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        };
+        self.watch(out, interval)
+    }
+
+    fn print_metrics(&self, out: Output<'_>) -> Outcome {
+        let (_, _) = Target::open_mount(&self.dir)?;
+        let Some(metrics) = Target::open(&self.dir)?.hidden("metrics")? else {
+            bail!(
+                "the daemon of {} has no metrics: mount again with this version",
+                self.dir.display()
+            );
+        };
+        out.write_all(metrics.as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Draws until it is interrupted or nobody reads any longer.
+    fn watch(&self, out: Output<'_>, interval: Duration) -> Outcome {
+        let mut last: Option<(Daemon, Instant)> = None;
+        loop {
+            let facts = self.facts()?;
+            let now = Instant::now();
+            if self.json {
+                print::json_line(out, &facts)?;
+            } else {
+                // Home, and clear from there: the screen does not flicker as it would if it were
+                // cleared first.
+                write!(out, "\x1b[H\x1b[J")?;
+                let before = last
+                    .as_ref()
+                    .map(|(stats, at)| (stats, now.saturating_duration_since(*at)));
+                self.print(out, &facts, before)?;
+            }
+            out.flush()?;
+            last = facts.daemon.map(|stats| (stats, now));
+            std::thread::sleep(interval);
+        }
+    }
+
+    fn facts(&self) -> anyhow::Result<Facts> {
+        let target = Target::open(&self.dir)?;
+        let counted = count(&target)?;
+        Ok(Facts {
+            file_count: counted.file_count,
+            total_bytes: counted.total_bytes,
+            mounted: target.mount.is_some(),
+            daemon: target.hidden_json("stats.json")?,
+        })
+    }
+
+    fn print(
+        &self,
+        out: Output<'_>,
+        facts: &Facts,
+        before: Option<(&Daemon, Duration)>,
+    ) -> io::Result<()> {
+        line(out, "file_count", facts.file_count)?;
+        let total = facts.total_bytes;
+        line(
+            out,
+            "total_bytes",
+            format!("{total} ({})", print::size(total)),
+        )?;
+        let Some(stats) = &facts.daemon else {
+            let kind = if facts.mounted {
+                "mounted; its daemon tells nothing"
+            } else {
+                "plain directory, not mounted"
+            };
+            return line(out, "daemon", kind);
+        };
+        daemon(out, stats, before)
+    }
+}
+
+/// What the engine's `stats()` gives. On a mount it comes from the daemon's own list, because
+/// looking at an entry is what the daemon counts as its use.
+fn count(target: &Target) -> anyhow::Result<Counted> {
+    let Some(rows) = target.hidden_lines::<EntryRow>("entries.jsonl")? else {
+        return BytecodeCache::existing(&target.dir, Pattern::default())
+            .stats()
+            .with_context(|| format!("cannot list {}", target.dir.display()));
+    };
+    let mut counted = Counted::default();
+    for row in rows
+        .iter()
+        .filter(|row| !row.path.contains('/') && is_counted(OsStr::new(&row.path)))
+    {
+        counted.file_count += 1;
+        counted.total_bytes += row.size_bytes;
+    }
+    Ok(counted)
+}
+
+fn line(out: Output<'_>, name: &str, value: impl std::fmt::Display) -> io::Result<()> {
+    let value = value.to_string();
+    writeln!(out, "{name:<18} {}", print::clean(&value))
+}
+
+fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) -> io::Result<()> {
+    let uptime = Duration::try_from_secs_f64(stats.uptime_seconds).unwrap_or_default();
+    let access = if stats.read_only { ", read-only" } else { "" };
+    line(
+        out,
+        "daemon",
+        format!(
+            "kidafs {}, process {}, up {}{access}",
+            stats.version,
+            stats.pid,
+            print::span(uptime)
+        ),
+    )?;
+    line(out, "mounted on", &stats.mount_point)?;
+    line(out, "backing", &stats.backing)?;
+    line(out, "memory", tier(&stats.memory))?;
+    line(out, "staging", tier(&stats.staging))?;
+    line(out, "disk", tier(&stats.disk))?;
+    line(
+        out,
+        "free on backing",
+        print::size(stats.backing_available_bytes),
+    )?;
+    let rate = |count: fn(&Daemon) -> u64| {
+        let now = count(stats);
+        match before {
+            Some((last, elapsed)) if !elapsed.is_zero() => {
+                let more = now.saturating_sub(count(last));
+                format!("{now} ({:.1}/s)", more as f64 / elapsed.as_secs_f64())
+            }
+            _ => now.to_string(),
+        }
+    };
+    line(out, "hits seen", rate(|stats| stats.lookups.hits))?;
+    line(out, "misses seen", rate(|stats| stats.lookups.misses))?;
+    line(out, "commits", rate(|stats| stats.commits))?;
+    line(out, "commit latency", latency(&stats.commit_latency))?;
+    line(out, "requests", rate(|stats| stats.requests.values().sum()))?;
+    line(
+        out,
+        "evictions",
+        rate(|stats| stats.evictions.values().sum()),
+    )?;
+    for (reason, count) in &stats.evictions {
+        line(out, &format!("  {reason}"), count)?;
+    }
+    line(out, "evicted bytes", print::size(stats.evicted_bytes))?;
+    line(out, "quarantined", stats.quarantined)?;
+    line(out, "errors", rate(|stats| stats.errors.values().sum()))?;
+    for (errno, count) in &stats.errors {
+        line(out, &format!("  {errno}"), count)?;
+    }
+    let digests = if stats.digests { "on" } else { "off" };
+    line(out, "digests", digests)
+}
+
+fn tier(tier: &Tier) -> String {
+    let files = match tier.budget_files {
+        Some(budget) => format!("{} of {budget} files", tier.files),
+        None => format!("{} files", tier.files),
+    };
+    format!(
+        "{} of {}, {files}",
+        print::size(tier.bytes),
+        print::size(tier.budget_bytes)
+    )
+}
+
+fn latency(histogram: &Histogram) -> String {
+    if histogram.count() == 0 {
+        return "-".to_owned();
+    }
+    let bound = |share| {
+        let quantile = histogram.quantile(share);
+        quantile.map_or_else(|| "more".to_owned(), |time| format!("{time:?}"))
+    };
+    format!("half within {}, 99 % within {}", bound(0.5), bound(0.99))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evict::Reason;
+
+    fn shown(stats: &Daemon, before: Option<(&Daemon, Duration)>) -> String {
+        let mut out = Vec::new();
+        daemon(&mut out, stats, before).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_daemons_facts_are_shown_with_rates_when_they_are_drawn_again() {
+        let mut stats = Daemon {
+            pid: 7,
+            uptime_seconds: 7200.0,
+            commits: 10,
+            ..Daemon::default()
+        };
+        stats.evictions.insert(Reason::Budget, 3);
+        let text = shown(&stats, None);
+        assert!(text.contains("process 7, up 2h\n"), "{text}");
+        assert!(text.contains("\ncommits            10\n"), "{text}");
+        assert!(text.contains("\n  budget           3\n"), "{text}");
+        let later = Daemon {
+            commits: 15,
+            ..stats.clone()
+        };
+        let text = shown(&later, Some((&stats, Duration::from_secs(2))));
+        assert!(text.contains("\ncommits            15 (2.5/s)\n"), "{text}");
+    }
+
+    #[test]
+    fn a_daemon_that_started_anew_has_no_negative_rates() {
+        let old = Daemon {
+            commits: 10,
+            ..Daemon::default()
+        };
+        let text = shown(&Daemon::default(), Some((&old, Duration::from_secs(1))));
+        assert!(text.contains("\ncommits            0 (0.0/s)\n"), "{text}");
+    }
+
+    #[test]
+    fn an_uptime_that_is_no_time_is_shown_as_none() {
+        let stats = Daemon {
+            uptime_seconds: -1.0,
+            ..Daemon::default()
+        };
+        assert!(shown(&stats, None).contains("up 0s"));
+    }
+}
