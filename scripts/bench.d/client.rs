@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 enum Request {
     /// Writes `count` files in place, without a temporary name.
     Fill(Files),
+    /// Removes them.
+    Remove(Files),
     /// Removes every file of a directory.
     Clear { dir: PathBuf },
     /// One operation on each file in turn: how long each took.
@@ -96,6 +98,12 @@ fn answer(request: Request) -> io::Result<Answer> {
             let content = content(files.size);
             for number in files.numbers() {
                 fs::write(files.dir.join(name(number)), &content)?;
+            }
+            Ok(answer_of(files.count, began))
+        }
+        Request::Remove(files) => {
+            for number in files.numbers() {
+                fs::remove_file(files.dir.join(name(number)))?;
             }
             Ok(answer_of(files.count, began))
         }
