@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use fuser::{Session, SessionACL};
 
 use crate::clock::SystemClock;
-use crate::config::{Config, ResolvedConfig};
+use crate::config::{Config, Latency, ResolvedConfig};
 use crate::daemon::backing::{self, Backing, BackingError, Sharing};
 use crate::daemon::mount::{self, MountError, MountOptions};
 use crate::daemon::serve::{self, Ended, ServeError, Service};
 use crate::daemon::signals::{HangUp, Signals};
 use crate::daemon::start::{Role, Start};
-use crate::fuse::{Adapter, Notifier};
+use crate::fuse::{Adapter, Bursts, Notifier};
 use crate::vfs::{self, About, Notices, Vfs};
 
 /// Why nothing is, or was, served. Each is one sentence that says what to do.
@@ -111,14 +111,21 @@ pub fn serve(
             allow_other: config.allow_other,
         },
     )?;
+    let bursts = Bursts::new(
+        device.try_clone()?,
+        config.poll,
+        config.latency == Latency::Auto,
+    );
+    let bursts = Arc::new(bursts);
+    let burst_end = bursts.start()?;
     let session = Session::from_fd(
-        Adapter::new(Arc::clone(&vfs))?,
+        Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts))?,
         device,
         SessionACL::All,
         session_options(config),
     )
     .map_err(ServerError::Session)?;
-    let notifier = Notifier::start(session.notifier(), queue)?;
+    let notifier = Notifier::start(session.notifier(), Arc::clone(&vfs), queue)?;
     let workers = Workers::start(Arc::clone(&vfs))?;
     let ended = serve::serve(
         mounted,
@@ -129,6 +136,10 @@ pub fn serve(
         &workers,
     );
     workers.stop();
+    bursts.stop();
+    if burst_end.join().is_err() {
+        log::error!("the burst thread panicked");
+    }
     drop(notifier);
     drop(backing);
     Ok(ended?)

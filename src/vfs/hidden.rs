@@ -25,12 +25,9 @@ impl Vfs {
         ino == HIDDEN
     }
 
-    /// Whether an inode is generated, so that its name must be looked up anew each time it is opened.
-    pub fn is_generated(&self, ino: u64) -> bool {
-        ino == HIDDEN
-            || self
-                .node(ino)
-                .is_ok_and(|node| matches!(node.body, Body::Snapshot(_)))
+    /// Whether an inode is the hidden folder's own.
+    pub fn is_hidden_folder(&self, ino: u64) -> bool {
+        self.is_in_hidden(ino)
     }
 
     pub(super) fn hidden_stat(&self, ino: u64) -> Option<Stat> {
@@ -48,6 +45,7 @@ impl Vfs {
         Stat {
             ino,
             kind,
+            generated: true,
             links,
             attr: Attr {
                 size,

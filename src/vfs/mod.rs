@@ -45,6 +45,7 @@ pub use report::About;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::evict::Trigger;
+pub use crate::tier::Patience;
 use crate::tier::{DiskTier, Faults, MemoryTier};
 use buffer::Staging;
 use node::{Body, Folder, Node};
