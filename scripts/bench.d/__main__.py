@@ -60,15 +60,19 @@ def measure(arguments: argparse.Namespace) -> dict:
         stack.enter_context(host.orderly_end())
         work = stack.enter_context(host.work_folder(arguments.work))
         disk = stack.enter_context(ext4_folder(work))
+        worker = Path(__file__).with_name("engine.py")
         lab = Lab(
-            folder=disk,
             systems=Systems(disk, tools / "kidafs"),
-            engine=stack.enter_context(Partner(sys.executable, "-B", "-s", Path(__file__).with_name("engine.py"))),
+            engine=stack.enter_context(Partner(sys.executable, "-B", "-s", worker)),
             client=stack.enter_context(Partner(tools / "examples" / "bench-client")),
+            entry=work / "entry",
+            small_entry=work / "small-entry",
             python=Path(sys.executable),
             quick=arguments.quick,
             share=QUICK if arguments.quick else 1.0,
         )
+        for file, whole in ((lab.entry, True), (lab.small_entry, False)):
+            lab.engine.ask("sample", dir=work, file=file, whole=whole)
         for letter in arguments.only:
             name, run = WORKLOADS[letter]
             since = time.monotonic()

@@ -45,9 +45,9 @@ struct Files {
     #[serde(default)]
     first: u64,
     count: u64,
-    /// Bytes in each.
+    /// A file that holds what is in each; for a miss, none is needed.
     #[serde(default)]
-    size: usize,
+    content: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -95,7 +95,7 @@ fn answer(request: Request) -> io::Result<Answer> {
     let began = Instant::now();
     match request {
         Request::Fill(files) => {
-            let content = content(files.size);
+            let content = files.content()?;
             for number in files.numbers() {
                 fs::write(files.dir.join(name(number)), &content)?;
             }
@@ -139,7 +139,7 @@ fn answer_of(operations: u64, began: Instant) -> Answer {
 }
 
 fn each(operation: Operation, files: &Files) -> io::Result<Answer> {
-    let mut worker = Worker::new(operation, files);
+    let mut worker = Worker::new(operation, files)?;
     let mut nanoseconds = Vec::with_capacity(files.numbers().count());
     let began = Instant::now();
     for number in files.numbers() {
@@ -157,8 +157,7 @@ fn each(operation: Operation, files: &Files) -> io::Result<Answer> {
 fn rush(operation: Operation, files: &Files, threads: u64, time: Duration) -> io::Result<Answer> {
     let barrier = Barrier::new(usize::try_from(threads + 1).unwrap_or(usize::MAX));
     let done = AtomicU64::new(0);
-    let run = |thread: u64| -> io::Result<()> {
-        let mut worker = Worker::new(operation, files);
+    let run = |thread: u64, mut worker: Worker<'_>| -> io::Result<()> {
         // Made before the clock starts: a hit is to cost system calls, not string formatting.
         let paths: Vec<_> = match operation {
             Operation::Hit | Operation::Miss => files
@@ -184,10 +183,15 @@ fn rush(operation: Operation, files: &Files, threads: u64, time: Duration) -> io
         done.fetch_add(count, Ordering::Relaxed);
         Ok(())
     };
+    // Made before any thread is: one that is missing would let the others wait for ever.
+    let workers: Vec<_> = (0..threads)
+        .map(|_| Worker::new(operation, files))
+        .collect::<io::Result<_>>()?;
     std::thread::scope(|scope| {
         let run = &run;
-        let running: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(move || run(thread)))
+        let running: Vec<_> = (0..)
+            .zip(workers)
+            .map(|(thread, worker)| scope.spawn(move || run(thread, worker)))
             .collect();
         barrier.wait();
         let began = Instant::now();
@@ -203,28 +207,15 @@ impl Files {
     fn numbers(&self) -> std::ops::Range<u64> {
         self.first..self.first + self.count
     }
+
+    fn content(&self) -> io::Result<Vec<u8>> {
+        self.content.as_ref().map_or(Ok(Vec::new()), fs::read)
+    }
 }
 
 /// A file's name as the engine would make it: each number is another template.
 fn name(number: u64) -> String {
     format!("__kida_py314_kida0_12_0_ast2_e{number}.html_{number:016x}.pyc")
-}
-
-/// Framed as an entry is; the rest is noise, which nothing here unmarshals.
-fn content(size: usize) -> Vec<u8> {
-    let length = u32::try_from(size.saturating_sub(8)).unwrap_or(u32::MAX);
-    let mut content = b"\x00KDA".to_vec();
-    content.extend(length.to_le_bytes());
-    let mut state = 1u32;
-    content.extend(
-        std::iter::repeat_with(|| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        })
-        .take(size.saturating_sub(8)),
-    );
-    content.truncate(size);
-    content
 }
 
 struct Paths {
@@ -251,13 +242,14 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(operation: Operation, files: &'a Files) -> Self {
-        Self {
+    fn new(operation: Operation, files: &'a Files) -> io::Result<Self> {
+        let content = files.content()?;
+        Ok(Self {
             operation,
             dir: &files.dir,
-            content: content(files.size),
-            buffer: vec![0; files.size],
-        }
+            buffer: vec![0; content.len()],
+            content,
+        })
     }
 
     fn run(&mut self, paths: &Paths) -> io::Result<()> {

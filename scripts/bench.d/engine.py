@@ -162,6 +162,14 @@ class Worker:
         engine, keys = self.engine(request)
         return {"times": timed(engine.miss, keys, request.get("passes", 1))}
 
+    def do_sample(self, request):
+        """Writes an entry into a file: content for those who have no engine."""
+        cache = Kida(request["dir"], self.code if request["whole"] else compiled(1))
+        key = cache.key("sample", 0)
+        cache.store(key)
+        cache.path(key).rename(request["file"])
+        return {}
+
     def do_glob(self, request):
         """How the engine itself finds its entries when it clears, cleans up or counts."""
         began = time.perf_counter_ns()

@@ -21,13 +21,14 @@ Series = dict[str, dict[str, list[float]]]
 class Lab:
     """What a workload works with."""
 
-    folder: Path
     systems: Systems
     engine: Partner
     client: Partner
     python: Path
     quick: bool
     share: float  # of a full run's time
+    entry: Path  # what an entry of the usual size holds
+    small_entry: Path  # and one of hardly any code
     random: random.Random = field(default_factory=lambda: random.Random(314))
 
     def interleave(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ PLAIN = "ext4"  # what every ratio is relative to
 KIDAFS = ("kidafs crash", "kidafs power", "kidafs async")
 PEERS = ("bindfs", "rclone")
 ALL = (PLAIN, "tmpfs", *KIDAFS, *PEERS)
+READ = (PLAIN, "tmpfs", KIDAFS[0], *PEERS)  # where nothing is stored, durability does not matter
 
 IMAGE_BYTES = 6 << 30  # of the loop device, where there is no ext4; sparse
 PAUSE = 0.005  # seconds between two systems that share no daemon
@@ -97,7 +99,7 @@ class Systems:
     @contextlib.contextmanager
     def mounted(self, dir: Path, *options: str) -> Iterator[int]:
         """Serves `dir` by kidafs; gives the daemon's process."""
-        # A warning in the bench's output explains a number; the daemon itself says nothing there.
+        # A warning explains a number, so it is shown.
         log = dir.parent / "kidafs.log"
         command = [self.kidafs, "mount", "--log-file", log, *options, dir]
         subprocess.run(command, env=self.environment, stdin=subprocess.DEVNULL, check=True)
@@ -106,8 +108,10 @@ class Systems:
         finally:
             ended = subprocess.run([self.kidafs, "umount", dir], env=self.environment, stdin=subprocess.DEVNULL)
             host.unmount(dir)
-            if ended.returncode != 0 or log.exists() and log.read_text().strip():
-                print(f"the daemon of {dir.name} said:\n{log.read_text() if log.exists() else ''}", flush=True)
+            said = log.read_text().splitlines() if log.exists() else []
+            if ended.returncode != 0 or said:
+                last = "\n  ".join(said[-3:])
+                print(f"the daemon said {len(said)} lines, at the end:\n  {last}", file=sys.stderr, flush=True)
 
 
 def durability(name: str) -> tuple[str, ...]:

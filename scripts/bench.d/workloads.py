@@ -13,7 +13,6 @@ import templates
 from lab import Lab, Series, microseconds
 from systems import KIDAFS, PEERS, PLAIN, Place
 
-ENTRY_BYTES = 10_240
 ROUND = 40  # entries in a round
 SLOW_ROUND = 10  # in those of the peers, whose calls take so much longer
 
@@ -67,7 +66,7 @@ def start_up(lab: Lab) -> Series:
         return {name: numbers[name] for name in ("process", "load and render")}
 
     # The repetition that does not count fills the cache.
-    with lab.systems.places(systems.ALL) as places:
+    with lab.systems.places(systems.READ) as places:
         return lab.interleave(places, 120, measure)
 
 
@@ -77,7 +76,7 @@ def native(lab: Lab) -> Series:
 
     def measure(place: Place, repetition: int) -> dict[str, float]:
         first = 1_000_000 * (repetition + 1)
-        ask = {"dir": place.dir, "size": ENTRY_BYTES}
+        ask = {"dir": place.dir, "content": lab.entry}
         numbers = {}
         if repetition == 0:
             lab.client.ask("each", operation="store", first=0, count=files, **ask)
@@ -138,11 +137,11 @@ def listing(lab: Lab) -> Series:
         return measure
 
     def fill(dir: Path) -> None:
-        lab.client.ask("fill", dir=dir, count=count, size=1024)
+        lab.client.ask("fill", dir=dir, count=count, content=lab.small_entry)
 
     cold = (lambda _: host.drop(host.NAMES)) if host.may_drop_caches() else None
     series = {}
-    with lab.systems.places(systems.ALL, fill) as places:
+    with lab.systems.places(systems.READ, fill) as places:
         for name, look in (("ls -l", ls), ("glob", glob)):
             done = lab.interleave(places, 40, repeated(look), least=3, before=cold)
             series[f"{name} repeated"] = done["repeated"]
@@ -168,7 +167,7 @@ def dropped(lab: Lab) -> Series:
     own = lab.systems.fresh()
     lab.engine.ask("store", dir=own, tag="own", first=0, count=ROUND)
     with (
-        lab.systems.places(systems.ALL) as places,
+        lab.systems.places(systems.READ) as places,
         lab.systems.place(KIDAFS[0], options=("--memory", "0")) as without,
     ):
         without.system = f"{KIDAFS[0]}, --memory 0"
