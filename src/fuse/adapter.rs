@@ -105,6 +105,7 @@ impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let taken = Capabilities::negotiate(config);
         log::debug!("the kernel agreed to {taken:?}");
+        self.vfs.note_kernel(taken.names());
         // Called once per session.
         let _ = self.capabilities.set(taken);
         Ok(())
