@@ -58,8 +58,8 @@ fn names_are_bytes() {
     let mut mount = Mount::new(&[]);
     let expected: BTreeSet<OsString> = odd_names().into_iter().map(OsString::from).collect();
     for name in odd_names() {
-        fs::write(mount.path("new.abcdefgh.tmp"), name.as_bytes()).unwrap();
-        fs::rename(mount.path("new.abcdefgh.tmp"), mount.path(name)).unwrap();
+        fs::write(mount.path("tmpnew00000"), name.as_bytes()).unwrap();
+        fs::rename(mount.path("tmpnew00000"), mount.path(name)).unwrap();
     }
     for _ in 0..2 {
         assert_eq!(list(mount.dir()), expected);
