@@ -439,6 +439,7 @@ fn the_hidden_folder_cannot_be_changed() {
     assert_eq!(errno(fs::write(hidden.join("new"), "")), refusal);
     assert_eq!(errno(fs::remove_file(&pid)), refusal);
     assert_eq!(errno(fs::rename(&entry, &pid)), refusal);
+    assert_eq!(errno(fs::rename(&pid, mount.path("new"))), refusal);
     assert_eq!(errno(fs::remove_dir(&hidden)), Errno::PERM);
     assert_eq!(errno(fs::rename(&hidden, mount.path("new"))), Errno::PERM);
     assert_eq!(errno(fs::create_dir(&hidden)), Errno::EXIST);
