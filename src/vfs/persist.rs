@@ -219,7 +219,19 @@ impl Vfs {
         let mut draft = self.draft(node, buffer, kept.as_ref())?;
         let flushed = self.publish(&mut draft, folder, &place.name, buffer.on_disk, flush)?;
         self.settle(node, &mut content);
+        drop(content);
+        self.keep_directory_time(&place.parent, folder);
         Ok(Some(flushed))
+    }
+
+    /// Writing a file later than it was made has touched its directory on disk, which was touched in memory
+    /// long before, or has been given another time since.
+    fn keep_directory_time(&self, parent: &Node, folder: &Folder) {
+        let mtime = parent.meta.lock().attr.mtime;
+        let own = OsStr::new(".");
+        if let Err(error) = self.disk.set_times(&folder.disk, own, None, Some(mtime)) {
+            log::debug!("a directory keeps another time on disk: {error}");
+        }
     }
 
     /// Gives a draft its name, and with `flush` puts both on the medium. `Ok(Err(_))`: it has its name, but
