@@ -218,19 +218,20 @@ impl Vfs {
         };
         let mut draft = self.draft(node, buffer, kept.as_ref())?;
         let flushed = self.publish(&mut draft, folder, &place.name, buffer.on_disk, flush)?;
+        self.keep_times(&place.parent, folder);
         self.settle(node, &mut content);
-        drop(content);
-        self.keep_directory_time(&place.parent, folder);
         Ok(Some(flushed))
     }
 
-    /// Writing a file later than it was made has touched its directory on disk, which was touched in memory
-    /// long before, or has been given another time since.
-    fn keep_directory_time(&self, parent: &Node, folder: &Folder) {
+    /// The directory changed when its file was made, or not at all if that was there before; perhaps its times were
+    /// set since, by who copied it. That the file gets to the backing directory only now is not to be seen.
+    fn keep_times(&self, parent: &Node, folder: &Folder) {
         let mtime = parent.meta.lock().attr.mtime;
-        let own = OsStr::new(".");
-        if let Err(error) = self.disk.set_times(&folder.disk, own, None, Some(mtime)) {
-            log::debug!("a directory keeps another time on disk: {error}");
+        let kept = self
+            .disk
+            .set_times(&folder.disk, OsStr::new("."), None, Some(mtime));
+        if let Err(error) = kept {
+            log::debug!("a directory's time cannot be kept: {error}");
         }
     }
 

@@ -55,7 +55,8 @@ impl Vfs {
         }
     }
 
-    /// The names of the extended attributes.
+    /// The names of the extended attributes, without the digest's: what copies all it finds (`rsync -X`) would
+    /// try to remove a digest that the original lacks, and give a copy the digest of what it once was.
     ///
     /// # Errors
     /// ESTALE; those of the backing filesystem.
@@ -72,7 +73,8 @@ impl Vfs {
                 other => other?,
             },
         };
-        Ok(keys.into_iter().filter(|key| is_user(key)).collect())
+        let listed = |key: &OsString| is_user(key) && key != DIGEST_XATTR;
+        Ok(keys.into_iter().filter(listed).collect())
     }
 
     /// Sets an extended attribute; `flags` as in setxattr(2). Setting the digest is accepted and has no
