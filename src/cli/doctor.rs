@@ -2,19 +2,22 @@
 //! not.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use rustix::fs::{Access, AtFlags, Mode, OFlags, XattrFlags};
+use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::options::{self, MountOptions};
-use super::{Outcome, Output, print};
+use super::target::Target;
+use super::{Outcome, Output, print, trial};
 use crate::config::Config;
 use crate::daemon::mountpoint::{self, State};
+use crate::stats::Stats;
 
 /// Since then a mount's number can be told without asking its daemon (statx's STATX_MNT_ID); all
 /// that is asked of FUSE is older.
@@ -79,7 +82,12 @@ impl Finding {
 
 impl Doctor {
     pub(super) fn run(self, out: Output<'_>) -> Outcome {
-        let mut findings = vec![device(), helper(), kernel(), latency()];
+        let mut findings = vec![device(), helper(), kernel()];
+        // Where one of those fails a trial could only say so again.
+        if findings.iter().all(|f| f.verdict != Verdict::Fail) {
+            findings.extend(trial());
+        }
+        findings.push(latency());
         let config = match options::resolve(&MountOptions::default()) {
             Ok(resolved) => {
                 findings.push(Finding::ok(
@@ -185,10 +193,7 @@ fn kernel() -> Finding {
     let known = fs::read_to_string("/proc/filesystems")
         .is_ok_and(|list| list.lines().any(|line| line.trim_end().ends_with("\tfuse")));
     if known {
-        Finding::ok(
-            CHECK,
-            format!("Linux {release} has FUSE, opens without a message and keeps the page cache"),
-        )
+        Finding::ok(CHECK, format!("Linux {release} has FUSE"))
     } else {
         Finding::fail(
             CHECK,
@@ -198,15 +203,57 @@ fn kernel() -> Finding {
     }
 }
 
+/// What the kernel agrees to, asked by mounting for a moment.
+fn trial() -> Vec<Finding> {
+    const CHECK: &str = "trial mount";
+    let stats = match trial::mount() {
+        Ok(stats) => stats,
+        Err(found) => {
+            let cure = "in a container give it --device /dev/fuse and --cap-add SYS_ADMIN; otherwise do what it says";
+            return vec![Finding::fail(CHECK, found, cure)];
+        }
+    };
+    let mounted = Finding::ok(CHECK, "was mounted, answered and was unmounted");
+    vec![mounted, capabilities(&stats.kernel)]
+}
+
+/// What a hit without a message needs.
+const ZERO_MESSAGES: [&str; 2] = ["no_open_support", "no_opendir_support"];
+
+fn capabilities(agreed: &[String]) -> Finding {
+    const CHECK: &str = "capabilities";
+    let missing: Vec<_> = ZERO_MESSAGES
+        .into_iter()
+        .filter(|wanted| !agreed.iter().any(|name| name == wanted))
+        .collect();
+    if missing.is_empty() {
+        return Finding::ok(CHECK, agreed.join(", "));
+    }
+    Finding::note(
+        CHECK,
+        format!(
+            "the kernel does not offer {}, so each hit costs messages",
+            missing.join(" and ")
+        ),
+        "use Linux 5.1 or later",
+    )
+}
+
 fn latency() -> Finding {
     const CHECK: &str = "cpu latency";
     let path = "/dev/cpu_dma_latency";
-    match rustix::fs::accessat(rustix::fs::CWD, path, Access::WRITE_OK, AtFlags::EACCESS) {
-        Ok(()) => Finding::ok(CHECK, "idle states can be held off in bursts"),
-        Err(errno) => Finding::note(
+    // Opened, because a container may refuse what the file's mode allows. Nothing is asked for until it is written to.
+    match fs::File::options().write(true).open(path) {
+        Ok(_) => Finding::ok(CHECK, "idle states can be held off in bursts"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Finding::note(
             CHECK,
-            format!("{path} cannot be written ({errno}), so a message takes longer"),
-            "give the daemon's user the right to it by a udev rule",
+            format!("{path} is missing, so a message to an idle CPU takes longer"),
+            "give the container that device, or leave it: everything works without",
+        ),
+        Err(error) => Finding::note(
+            CHECK,
+            format!("{path} cannot be opened ({error}), so a message to an idle CPU takes longer"),
+            "give the daemon's group the right by a udev rule, KERNEL==\"cpu_dma_latency\", GROUP=\"…\", MODE=\"0660\"",
         ),
     }
 }
@@ -239,6 +286,7 @@ fn directory(dir: &Path, config: &Config) -> Vec<Finding> {
             vec![
                 Finding::ok(CHECK, format!("{shown} is served{daemon}")),
                 owner(dir),
+                digests(dir),
                 free_space(dir, config),
             ]
         }
@@ -287,6 +335,34 @@ fn owner(dir: &Path) -> Finding {
     }
 }
 
+/// Whether the daemon of a mount stores digests.
+fn digests(dir: &Path) -> Finding {
+    const CHECK: &str = "attributes";
+    let told = Target::open(dir).and_then(|target| target.hidden_json::<Stats>("stats.json"));
+    match told {
+        Ok(Some(stats)) if stats.digests => {
+            Finding::ok(CHECK, "user extended attributes hold the digests")
+        }
+        Ok(Some(_)) => Finding::note(
+            CHECK,
+            "the backing directory has no user extended attributes, so digests do not outlive the daemon",
+            KEEP_ELSEWHERE,
+        ),
+        Ok(None) => Finding::note(
+            CHECK,
+            "its daemon tells nothing",
+            "mount again with this version",
+        ),
+        Err(error) => Finding::note(
+            CHECK,
+            format!("its daemon cannot be asked ({error})"),
+            "run this as the mount's user",
+        ),
+    }
+}
+
+const KEEP_ELSEWHERE: &str = "keep the cache on ext4, xfs, btrfs or a newer tmpfs (--backing)";
+
 /// Whether digests can be stored, tried on a file without a name.
 fn attributes(dir: &Path) -> Finding {
     const CHECK: &str = "attributes";
@@ -315,7 +391,7 @@ fn attributes(dir: &Path) -> Finding {
             format!(
                 "user extended attributes are not possible ({errno}), so digests do not outlive the daemon"
             ),
-            "keep the cache on ext4, xfs, btrfs or a newer tmpfs (--backing)",
+            KEEP_ELSEWHERE,
         ),
     }
 }

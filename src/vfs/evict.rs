@@ -120,6 +120,7 @@ impl Vfs {
     ///
     /// For a thread of its own: between rounds it waits for the kernel, which may wait for a request.
     pub fn sweep(&self) -> usize {
+        self.counters.sweep_turn();
         let mut evicted = 0;
         loop {
             let (planned, done) = self.sweep_round(&Limits::from(&self.config));
@@ -130,6 +131,7 @@ impl Vfs {
             }
         }
         self.note_use(USE_LAG);
+        self.counters.sweep_turn();
         evicted
     }
 

@@ -26,8 +26,8 @@ mod xattrs;
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
@@ -45,6 +45,7 @@ pub use report::About;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::evict::Trigger;
+pub use crate::tier::Patience;
 use crate::tier::{DiskTier, Faults, MemoryTier};
 use buffer::Staging;
 use node::{Body, Folder, Node};
@@ -84,6 +85,8 @@ pub struct Vfs {
     notices: Notices,
     counters: Counters,
     about: About,
+    /// What the kernel agreed to, once it has.
+    kernel: OnceLock<Vec<String>>,
     keys: evict::Keys,
     /// Held while victims are chosen and removed.
     sweeping: parking_lot::Mutex<()>,
@@ -128,6 +131,7 @@ impl Vfs {
             notices,
             counters: Counters::default(),
             about,
+            kernel: OnceLock::new(),
             keys: evict::Keys::new(),
             sweeping: parking_lot::Mutex::new(()),
             sweeper: Trigger::default(),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Vfs;
 use super::attr::Kind;
 use super::content::is_buffered;
-use crate::stats::{EntryRow, Place, Stats, Tier, unix_seconds};
+use crate::stats::{EntryRow, Place, Stats, Tier, metrics, unix_seconds};
 
 /// What the core cannot know by itself.
 #[derive(Debug, Clone)]
@@ -38,6 +38,7 @@ impl Vfs {
     pub fn stats(&self) -> Stats {
         let counters = &self.counters;
         let free = self.free();
+        let (sweeps, sweeping) = counters.sweeps();
         Stats {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -46,6 +47,7 @@ impl Vfs {
             uptime_seconds: self.about.started.elapsed().as_secs_f64(),
             read_only: self.config.read_only,
             digests: self.disk.has_digests(),
+            kernel: self.kernel.get().cloned().unwrap_or_default(),
             memory: Tier {
                 bytes: self.memory.bytes(),
                 budget_bytes: self.memory.budget(),
@@ -70,6 +72,8 @@ impl Vfs {
             lookups: counters.lookups(),
             commits: counters.commits.load(Ordering::Relaxed),
             commit_latency: counters.commit_latency(),
+            sweeps,
+            sweeping,
             evictions: counters.evictions(),
             evicted_bytes: counters.evicted_bytes(),
             quarantined: self.disk.quarantined(),
@@ -80,6 +84,15 @@ impl Vfs {
 
     pub(super) fn stats_json(&self) -> Vec<u8> {
         json_line(&self.stats())
+    }
+
+    pub(super) fn metrics(&self) -> Vec<u8> {
+        metrics::render(&self.stats()).into_bytes()
+    }
+
+    /// Notes what the kernel agreed to, for [`Stats::kernel`]; the first word is the last.
+    pub fn note_kernel(&self, features: Vec<String>) {
+        let _ = self.kernel.set(features);
     }
 
     pub(super) fn config_json(&self) -> Vec<u8> {
@@ -101,6 +114,7 @@ impl Vfs {
             };
             lines.extend(json_line(&EntryRow {
                 path: self.path(node),
+                inode: node.ino,
                 size_bytes: stat.attr.size,
                 committed_unix_seconds: unix_seconds(stat.attr.mtime),
                 used_unix_seconds: unix_seconds(node.last_used()),
