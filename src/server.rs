@@ -16,9 +16,9 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Latency, ResolvedConfig};
 use crate::daemon::backing::{self, Backing, BackingError, Sharing};
 use crate::daemon::mount::{self, MountError, MountOptions};
+use crate::daemon::role::Role;
 use crate::daemon::serve::{self, Ended, ServeError, Service};
 use crate::daemon::signals::{HangUp, Signals};
-use crate::daemon::role::Role;
 use crate::daemon::start::Start;
 use crate::fuse::{Adapter, Bursts, Notifier};
 use crate::vfs::{self, About, Notices, Vfs};
@@ -116,6 +116,7 @@ pub fn serve(
     );
     let bursts = Arc::new(bursts);
     let burst_end = bursts.start()?;
+    let for_notices = device.try_clone()?;
     let session = Session::from_fd(
         Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts))?,
         device,
@@ -123,7 +124,7 @@ pub fn serve(
         session_options(config),
     )
     .map_err(ServerError::Session)?;
-    let notifier = Notifier::start(session.notifier(), Arc::clone(&vfs), queue)?;
+    let notifier = Notifier::start(session.notifier(), for_notices, Arc::clone(&vfs), queue)?;
     let workers = Workers::start(Arc::clone(&vfs))?;
     if config.warm && Role::of_this_process() != Role::Background {
         warm(&mount_point)?;

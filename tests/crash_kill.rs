@@ -37,6 +37,10 @@ fn work(dir: &Path, thread: u64, mut random: Random, known: &mut BTreeMap<String
             return;
         }
         one.acknowledged = one.under_way.take();
+        // A reader meets what the daemon tells the kernel about the new content.
+        if fs::read(dir.join(&name)).is_err() {
+            return;
+        }
         // Old sources of one template, for the sweeps to evict.
         let chaff = entries::name(&format!("chaff{thread}.html"), random.next());
         if store(dir, &chaff, &content(1, 2_000)).is_err() {

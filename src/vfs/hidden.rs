@@ -81,7 +81,12 @@ impl Vfs {
         }
     }
 
-    pub(super) fn hidden_lookup(&self, parent: u64, name: &OsStr, patience: Patience) -> Result<Stat> {
+    pub(super) fn hidden_lookup(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        patience: Patience,
+    ) -> Result<Stat> {
         if parent == ROOT {
             return Ok(self.hidden_attr(Kind::Directory, HIDDEN, 0));
         }
