@@ -423,11 +423,7 @@ impl Filesystem for Adapter {
     ) {
         let _handled = self.request(Operation::Readdirplus);
         let listed = self.vfs.read_dir(ino.0, offset, true, |entry| {
-            // One time-out serves for both here, so it is the shorter one.
-            let ttl = self
-                .replies
-                .entry_ttl(&entry.stat)
-                .min(self.replies.attr_ttl(&entry.stat));
+            let ttl = self.replies.listing_ttl(&entry.stat);
             let attr = file_attr(&entry.stat);
             !reply.add(
                 attr.ino,
