@@ -116,6 +116,7 @@ pub fn serve(
     );
     let bursts = Arc::new(bursts);
     let burst_end = bursts.start()?;
+    let for_notices = device.try_clone()?;
     let session = Session::from_fd(
         Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts))?,
         device,
@@ -123,7 +124,7 @@ pub fn serve(
         session_options(config),
     )
     .map_err(ServerError::Session)?;
-    let notifier = Notifier::start(session.notifier(), Arc::clone(&vfs), queue)?;
+    let notifier = Notifier::start(session.notifier(), for_notices, Arc::clone(&vfs), queue)?;
     let workers = Workers::start(Arc::clone(&vfs))?;
     if config.warm && Role::of_this_process() != Role::Background {
         warm(&mount_point)?;

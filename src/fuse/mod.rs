@@ -7,6 +7,7 @@ mod capabilities;
 mod convert;
 mod notifier;
 mod pool;
+mod prune;
 mod replies;
 
 pub use adapter::Adapter;

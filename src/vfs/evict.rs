@@ -174,6 +174,7 @@ impl Vfs {
         log::debug!("evicted {:?}: {}", place.name, victim.reason);
         self.counters.evicted(victim.reason, victim.size);
         self.notices.send(Notice::Entry {
+            ino: node.ino,
             parent: place.parent.ino,
             name: place.name.to_os_string(),
         });
