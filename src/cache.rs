@@ -4,7 +4,8 @@
 //! where there is no interpreter to ask:
 //!
 //! - Sections are bytes, not objects. The code section must unmarshal to a code object
-//!   ([`crate::format::marshal`]); the engine takes any object, which can be of no use to it.
+//!   ([`crate::format::marshal`]); the engine takes any object, which can be of no use to it. The
+//!   code of another interpreter than CPython 3.11 to 3.14 is not checked, for its format is not known here.
 //! - A precomputed or AST section is followed opcode by opcode and not loaded
 //!   ([`crate::format::pickle`]). A pickle that is whole, and yet would not load or would be no syntax tree of
 //!   the engine's present release, is therefore handed out; the engine itself then drops the AST or the entry.
@@ -189,7 +190,7 @@ impl BytecodeCache {
         let Ok(bytes) = fs::read(&path) else {
             return Ok(None);
         };
-        match Cached::from_bytes(bytes) {
+        match Cached::from_bytes(bytes, self.version.is_readable()) {
             Ok(cached) => Ok(Some(cached)),
             Err(fault) => {
                 debug!("{}: removed: {fault}", path.display());
@@ -217,7 +218,9 @@ impl BytecodeCache {
         let path = self.path(name, source_hash, context_hash)?;
         let precomputed = parts.precomputed.filter(|part| !part.is_empty());
         let ast = parts.ast.filter(|part| !part.is_empty());
-        marshal::check(parts.code)?;
+        if self.version.is_readable() {
+            marshal::check(parts.code)?;
+        }
         if let Some(precomputed) = precomputed {
             pickle::check(precomputed).map_err(SetError::Precomputed)?;
         }
@@ -328,9 +331,11 @@ impl BytecodeCache {
 }
 
 impl Cached {
-    fn from_bytes(bytes: Vec<u8>) -> Result<Self, Box<dyn std::error::Error>> {
+    fn from_bytes(bytes: Vec<u8>, is_readable: bool) -> Result<Self, Box<dyn std::error::Error>> {
         let entry = Entry::parse(&bytes)?;
-        marshal::check(entry.code)?;
+        if is_readable {
+            marshal::check(entry.code)?;
+        }
         if let Some(precomputed) = entry.precomputed {
             pickle::check(precomputed)?;
         }

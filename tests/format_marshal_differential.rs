@@ -1,6 +1,8 @@
 //! The marshal reader against the interpreter's own: what `marshal.loads` accepts is accepted, what
 //! it rejects is rejected. Streams on which the interpreter crashes are counted and not compared.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod common {
     pub(crate) mod python;
 }
@@ -220,4 +222,30 @@ fn nesting_is_limited_where_the_interpreter_limits_it() {
     let mut oracle = Oracle::start();
     let [accepted, rejected, died] = compare(&mut oracle, &streams);
     assert_eq!((accepted, rejected, died), (12, 12, 0));
+}
+
+#[test]
+fn a_code_object_is_described_as_the_interpreter_sees_it() {
+    let mut oracle = Oracle::start();
+    let mut streams = real_streams(&mut oracle);
+    streams.retain(|stream| check(stream).is_ok());
+    let answer = oracle.ask_with(json!({ "do": "describe" }), &Oracle::framed(&streams));
+    let theirs = answer["descriptions"].as_array().unwrap();
+    assert!(theirs.len() > 20);
+    for (stream, theirs) in streams.iter().zip(theirs) {
+        let mut ours = serde_json::to_value(describe(stream).unwrap()).unwrap();
+        keep_what_the_interpreter_tells(&mut ours);
+        assert_eq!(&ours, theirs);
+    }
+}
+
+fn keep_what_the_interpreter_tells(description: &mut serde_json::Value) {
+    let members = description.as_object_mut().unwrap();
+    assert_eq!(members["truncated"], false);
+    for ours_only in ["constants", "flag_names", "truncated"] {
+        members.remove(ours_only);
+    }
+    for function in members["functions"].as_array_mut().unwrap() {
+        keep_what_the_interpreter_tells(function);
+    }
 }

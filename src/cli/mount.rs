@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::options::{self, MountOptions};
-use super::{Outcome, Output};
+use super::{Outcome, Output, warm};
 use crate::config::ResolvedConfig;
 use crate::daemon::serve::Ended;
 use crate::daemon::start::{self, Role, StartError};
@@ -64,7 +64,12 @@ impl Mount {
             Role::Background,
             daemon_arguments(&dir, &resolved, log_file.as_deref()),
         ) {
-            Ok(_) => Ok(ExitCode::SUCCESS),
+            Ok(_) => {
+                if resolved.config.warm {
+                    warm::warm_mount(&dir)?;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
             // The daemon has said why.
             Err(StartError::Failed(_)) => Ok(ExitCode::FAILURE),
             Err(error) => Err(error.into()),

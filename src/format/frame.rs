@@ -18,11 +18,11 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// A marshal stream alone; kida before 0.4.
+    /// A marshal stream alone; kida before 0.3.2.
     Legacy,
-    /// Code and AST; kida from 0.4, and later releases for an entry without precomputed values.
+    /// Code and AST; kida from 0.3.2, and later releases for an entry without precomputed values.
     V2,
-    /// With precomputed values; kida from 0.5.
+    /// With precomputed values; kida from 0.4.1.
     V3,
     /// With compiler warnings; newer engines.
     V4,

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use serde::Serialize;
 use thiserror::Error;
 
-use super::version::python_part;
+use super::version::{is_readable, python_part};
 
 /// How much of a hash stands in a file name, in characters.
 pub const HASH_LEN: usize = 16;
@@ -88,6 +88,12 @@ impl<'a> EntryName<'a> {
     /// The interpreter's part of the version tag, such as `py314`.
     pub fn python(&self) -> &'a str {
         python_part(self.version)
+    }
+
+    /// Whether [`marshal`](super::marshal) knows the code objects of the interpreter that the entry
+    /// is for: CPython 3.11 to 3.14. A stream of another one says nothing about its entry when it is rejected.
+    pub fn is_readable(&self) -> bool {
+        is_readable(self.python())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::LazyLock;
 
 use super::Pattern;
 
@@ -30,8 +31,8 @@ pub struct Temporary<'a> {
 
 /// [`Pattern::temporary_name`] for the engine's own pattern.
 pub fn temporary_name(name: &OsStr) -> Option<Temporary<'_>> {
-    // The default pattern is made of a few short strings; this is not the path of a busy mount.
-    Pattern::default().temporary_name(name)
+    static DEFAULT: LazyLock<Pattern> = LazyLock::new(Pattern::default);
+    DEFAULT.temporary_name(name)
 }
 
 impl Pattern {

@@ -31,6 +31,12 @@ impl VersionTag {
     pub fn python(&self) -> &str {
         python_part(&self.0)
     }
+
+    /// Whether [`marshal`](super::marshal) knows this interpreter's code objects: CPython 3.11 to 3.14.
+    /// A stream of another one says nothing about its entry when it is rejected.
+    pub fn is_readable(&self) -> bool {
+        is_readable(self.python())
+    }
 }
 
 impl Default for VersionTag {
@@ -69,6 +75,11 @@ impl fmt::Display for VersionTag {
 /// The interpreter's part of a tag; all of `tag` when it has none.
 pub(super) fn python_part(tag: &str) -> &str {
     &tag[..interpreter_len(tag).unwrap_or(tag.len())]
+}
+
+/// Whether the marshal reader knows the code objects of the interpreter `python`.
+pub(super) fn is_readable(python: &str) -> bool {
+    matches!(python, "py311" | "py312" | "py313" | "py314")
 }
 
 /// The length of `py314` at the start of `text`.
@@ -161,5 +172,12 @@ mod tests {
         let tag: VersionTag = "py314_kida0_12_0_ast2".parse().unwrap();
         assert_eq!(tag.python(), "py314");
         assert_eq!(VersionTag::default().python(), "py314");
+        assert!(tag.is_readable());
+        assert!(
+            !"py315_kida1_0_0_ast2"
+                .parse::<VersionTag>()
+                .unwrap()
+                .is_readable()
+        );
     }
 }

@@ -2,11 +2,15 @@
 //! into one reply; nothing here decides what an operation means.
 
 mod adapter;
+mod burst;
 mod capabilities;
 mod convert;
 mod notifier;
+mod numbers;
 mod pool;
+mod replies;
 
 pub use adapter::Adapter;
+pub use burst::Bursts;
 pub use capabilities::Capabilities;
 pub use notifier::Notifier;

@@ -4,6 +4,7 @@
 //! into the mount and deadlock. So everything here starts from a descriptor that was opened before.
 
 use std::ffi::{OsStr, OsString};
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, StatVfs, Timespec, Timestamps, Uid,
     XattrFlags,
 };
-use rustix::io::{Errno, Result};
+use rustix::io::{Errno, ReadWriteFlags, Result};
 
 use super::digest::{DIGEST_XATTR, Digest};
 use super::draft::{Draft, Drafts, Publish};
@@ -73,6 +74,27 @@ impl AsFd for Directory {
 /// An open backing file.
 #[derive(Debug)]
 pub struct DiskFile(OwnedFd);
+
+/// Whether a read may wait for the medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It may.
+    Any,
+    /// It may not: only what the page cache has is read.
+    None,
+}
+
+fn read_some(file: &OwnedFd, bytes: &mut [u8], offset: u64, patience: Patience) -> Result<usize> {
+    if patience == Patience::None {
+        let mut slices = [IoSliceMut::new(bytes)];
+        match rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+            // A filesystem that has no such reads: tmpfs on some kernels, which never waits anyway.
+            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {}
+            result => return result,
+        }
+    }
+    rustix::io::pread(file, bytes, offset)
+}
 
 /// What a name in a backing directory stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -380,12 +402,21 @@ impl DiskTier {
     }
 
     /// Reads up to `len` bytes from `offset`; fewer only at the end of the file.
-    pub fn read(&self, file: &DiskFile, offset: u64, len: usize) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// EAGAIN with [`Patience::None`] if the medium would have to be waited for.
+    pub fn read(
+        &self,
+        file: &DiskFile,
+        offset: u64,
+        len: usize,
+        patience: Patience,
+    ) -> Result<Vec<u8>> {
         self.step(Step::Read)?;
         let mut content = vec![0; len];
         let mut got = 0;
         while got < len {
-            match rustix::io::pread(&file.0, &mut content[got..], offset + got as u64) {
+            match read_some(&file.0, &mut content[got..], offset + got as u64, patience) {
                 Ok(0) => break,
                 Ok(count) => got += count,
                 Err(Errno::INTR) => {}

@@ -10,6 +10,8 @@ mod quarantine;
 mod xattr;
 
 pub use digest::{DIGEST_XATTR, Digest, Digester};
-pub use disk::{Directory, DiskFile, DiskTier, Faults, Found, FoundKind, PRIVATE_DIR, Stamp, Step};
+pub use disk::{
+    Directory, DiskFile, DiskTier, Faults, Found, FoundKind, PRIVATE_DIR, Patience, Stamp, Step,
+};
 pub use draft::{Draft, Publish};
 pub use memory::MemoryTier;

@@ -10,8 +10,8 @@ use super::Vfs;
 use super::attr::Kind;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Name, Node, Place};
+use super::notice::Notice;
 use crate::config::Durability;
-use crate::format::temporary_name;
 
 /// What a rename does with a name that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -143,6 +143,7 @@ impl Vfs {
         if committing {
             self.in_place_changed(&source);
             self.counters.commit(began.elapsed());
+            self.notices.send(Notice::Committed { ino: source.ino });
         }
         flushed
     }
@@ -152,7 +153,7 @@ impl Vfs {
     fn may_wait(&self, source: &Node, name: &OsStr, target: Option<&Node>) -> bool {
         let unflushed = |content: &Content| matches!(content, Content::Buffered(buffer) if !buffer.flush_wanted);
         self.config.durability == Durability::Async
-            && temporary_name(name).is_none()
+            && self.config.pattern.temporary_name(name).is_none()
             && target.is_none_or(|target| target.kind() == Kind::File)
             && source
                 .content()
@@ -170,7 +171,7 @@ impl Vfs {
             return Err(Error::STALE);
         };
         let mut content = content.lock();
-        let Content::Buffered(buffer) = &*content else {
+        let Content::Buffered(buffer) = &mut *content else {
             return Err(Error::STALE);
         };
         let flush = buffer.flush_wanted || self.config.durability == Durability::Power;

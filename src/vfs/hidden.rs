@@ -16,6 +16,7 @@ use super::node::{Body, Node};
 use super::readdir::DirEntry;
 use super::{ROOT, Vfs};
 use crate::stats::BY_INODE;
+use crate::tier::Patience;
 
 /// The folder's own inode number.
 const HIDDEN: u64 = 2;
@@ -37,12 +38,9 @@ impl Vfs {
         matches!(ino, HIDDEN | NUMBERS)
     }
 
-    /// Whether an inode is generated, so that its name must be looked up anew each time it is opened.
-    pub fn is_generated(&self, ino: u64) -> bool {
+    /// Whether an inode is the hidden folder's own.
+    pub fn is_hidden_folder(&self, ino: u64) -> bool {
         self.is_in_hidden(ino)
-            || self
-                .node(ino)
-                .is_ok_and(|node| matches!(node.body, Body::Snapshot(_)))
     }
 
     pub(super) fn hidden_stat(&self, ino: u64) -> Option<Stat> {
@@ -71,6 +69,7 @@ impl Vfs {
         Stat {
             ino,
             kind,
+            generated: true,
             links,
             attr: Attr {
                 size,
@@ -83,12 +82,17 @@ impl Vfs {
         }
     }
 
-    pub(super) fn hidden_lookup(&self, parent: u64, name: &OsStr) -> Result<Stat> {
+    pub(super) fn hidden_lookup(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        patience: Patience,
+    ) -> Result<Stat> {
         if parent == ROOT {
             return Ok(self.hidden_attr(Kind::Directory, HIDDEN, 0));
         }
         if parent == NUMBERS {
-            return self.numbered(name);
+            return self.numbered(name, patience);
         }
         if name == BY_INODE {
             return Ok(self.numbers_stat());
@@ -108,11 +112,11 @@ impl Vfs {
     }
 
     /// Finds a file by its inode number and counts a look-up of the inode, but no use.
-    fn numbered(&self, name: &OsStr) -> Result<Stat> {
+    fn numbered(&self, name: &OsStr, patience: Patience) -> Result<Stat> {
         let number = name.to_str().and_then(|name| name.parse().ok());
         let node = self.node(number.ok_or(Error::NO_ENTRY)?);
         let node = node.map_err(|_| Error::NO_ENTRY)?;
-        if node.kind() != Kind::File || !self.verify(&node) {
+        if node.kind() != Kind::File || !self.verify(&node, patience)? {
             return Err(Error::NO_ENTRY);
         }
         let place = node.place().ok_or(Error::NO_ENTRY)?;
@@ -168,7 +172,7 @@ impl Vfs {
         for (at, name) in (3..).zip(FILES).skip_while(|(at, _)| *at <= position) {
             let name = OsStr::new(name);
             let stat = match count {
-                true => self.hidden_lookup(ino, name)?,
+                true => self.hidden_lookup(ino, name, Patience::Any)?,
                 false => self.hidden_attr(Kind::File, ino, 0),
             };
             if !accept(DirEntry {

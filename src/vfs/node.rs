@@ -209,6 +209,7 @@ impl Node {
         Stat {
             ino: self.ino,
             kind: self.kind(),
+            generated: matches!(self.body, Body::Snapshot(_)),
             links: match (named, self.kind()) {
                 (false, _) => 0,
                 (true, Kind::Directory) => 2,

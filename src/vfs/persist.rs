@@ -16,7 +16,6 @@ use super::content::is_buffered;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Node, Place, Xattrs};
 use crate::config::Durability;
-use crate::format::temporary_name;
 use crate::tier::{DIGEST_XATTR, Draft, Publish, Stamp};
 
 /// How long a file that is written in place must be left alone before it is committed.
@@ -67,7 +66,7 @@ impl Vfs {
         node.charged.load(Ordering::Acquire) == 0
             && node
                 .place()
-                .is_some_and(|place| temporary_name(&place.name).is_some())
+                .is_some_and(|place| self.config.pattern.temporary_name(&place.name).is_some())
     }
 
     /// Notes that a file's content was changed, so that it is committed once it has been quiet.
@@ -204,7 +203,7 @@ impl Vfs {
             return Ok(false);
         };
         let mut content = content.lock();
-        let Content::Buffered(buffer) = &*content else {
+        let Content::Buffered(buffer) = &mut *content else {
             self.in_place_settled(node.ino);
             return Ok(false);
         };
@@ -266,26 +265,40 @@ impl Vfs {
     pub(super) fn draft(
         &self,
         node: &Node,
-        buffer: &Buffer,
+        buffer: &mut Buffer,
         kept: Option<&Xattrs>,
     ) -> Result<Draft> {
         let attr = node.meta.lock().attr;
-        let draft = self.disk.begin(attr.mode)?;
-        self.disk.write(&draft, buffer.bytes(), 0)?;
-        let xattrs = kept.unwrap_or(&buffer.xattrs);
-        self.disk.finish(
-            &draft,
-            &Stamp {
-                digest: buffer.digest(),
-                mode: attr.mode,
-                uid: attr.uid,
-                gid: attr.gid,
-                atime: attr.atime,
-                mtime: attr.mtime,
-                xattrs,
-            },
-        )?;
+        buffer.settle(Some((&self.disk, attr.mode)))?;
+        let (draft, digest) = buffer.take_draft().ok_or(Error::STALE)?;
+        let stamp = Stamp {
+            digest,
+            mode: attr.mode,
+            uid: attr.uid,
+            gid: attr.gid,
+            atime: attr.atime,
+            mtime: attr.mtime,
+            xattrs: kept.unwrap_or(&buffer.xattrs),
+        };
+        self.disk.finish(&draft, &stamp)?;
         Ok(draft)
+    }
+
+    /// Begins the backing file of a staged file, or goes on with it, so that the rename that is likely to
+    /// follow finds it written. Called after the reply to a write, while the engine goes on; what fails here is
+    /// tried again by the rename, and told to it.
+    pub fn prepare(&self, ino: u64) {
+        let Ok(node) = self.node(ino) else { return };
+        if self.config.durability == Durability::Async || !self.is_temporary(&node) {
+            return;
+        }
+        let mode = node.meta.lock().attr.mode;
+        if let Some(content) = node.content()
+            && let Content::Buffered(buffer) = &mut *content.lock()
+            && let Err(error) = buffer.settle(Some((&self.disk, mode)))
+        {
+            log::debug!("inode {ino} is not begun on disk yet: {error}");
+        }
     }
 
     /// The buffer's content is in the backing directory: it is committed content from now on.

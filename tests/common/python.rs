@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
+use kidafs::format::VersionTag;
 use serde_json::Value;
 
 /// The Python that has the engines: what `KIDAFS_PYTHON` says, else what `scripts/python` prints on
@@ -90,21 +92,37 @@ impl Oracle {
         let mut answer = vec![0; u32::from_le_bytes(len) as usize];
         self.answers.read_exact(&mut answer).unwrap();
         let answer: Value = serde_json::from_slice(&answer).unwrap();
-        assert_eq!(answer.get("error"), None, "{question}");
+        if let Some(error) = answer.get("error") {
+            panic!("{error}, asked to {}", question["do"]);
+        }
         answer
     }
 
     /// A letter for each stream: what the oracle's judge of that name says.
     pub(crate) fn judge(&mut self, judge: &str, streams: &[Vec<u8>]) -> Vec<u8> {
+        let question = serde_json::json!({ "do": judge });
+        let answer = self.ask_with(question, &Self::framed(streams));
+        let verdicts = answer["verdicts"].as_str().unwrap().as_bytes().to_vec();
+        assert_eq!(verdicts.len(), streams.len());
+        verdicts
+    }
+
+    /// The version tag that the engine has here.
+    pub(crate) fn version(&mut self) -> VersionTag {
+        let answer = self.ask(serde_json::json!({ "do": "version" }));
+        let version: VersionTag = answer["tag"].as_str().unwrap().parse().unwrap();
+        assert_eq!(answer["python"], version.python());
+        version
+    }
+
+    /// Streams as a payload: each with its length before it.
+    pub(crate) fn framed(streams: &[Vec<u8>]) -> Vec<u8> {
         let mut payload = Vec::new();
         for stream in streams {
             payload.extend(u32::try_from(stream.len()).unwrap().to_le_bytes());
             payload.extend(stream);
         }
-        let answer = self.ask_with(serde_json::json!({ "do": judge }), &payload);
-        let verdicts = answer["verdicts"].as_str().unwrap().as_bytes().to_vec();
-        assert_eq!(verdicts.len(), streams.len());
-        verdicts
+        payload
     }
 
     /// The byte strings of a list in an answer.
@@ -132,4 +150,9 @@ pub(crate) fn unhex(text: &str) -> Vec<u8> {
 /// The inverse, as the oracle takes bytes.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A directory as the oracle takes it.
+pub(crate) fn dir_arg(dir: &Path) -> String {
+    hex(dir.as_os_str().as_bytes())
 }

@@ -75,7 +75,7 @@ const FLAG_NAMES: [(i32, &str); 13] = [
 
 /// Describes the code object in a stream.
 ///
-/// Takes up to 24 bytes for a byte of the stream beside what [`check`](super::check) takes.
+/// Takes up to 32 bytes for a byte of the stream beside what [`check`](super::check) takes.
 ///
 /// # Errors
 /// The stream does not unmarshal, or not to a code object.

@@ -77,6 +77,9 @@ struct Frame {
     slot: Option<usize>,
 }
 
+// The module's promise about memory counts on these.
+const _: () = assert!(size_of::<Value>() == 12 && size_of::<Frame>() <= 200);
+
 enum Members {
     Tuple {
         len: u32,
