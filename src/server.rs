@@ -18,7 +18,8 @@ use crate::daemon::backing::{self, Backing, BackingError, Sharing};
 use crate::daemon::mount::{self, MountError, MountOptions};
 use crate::daemon::serve::{self, Ended, ServeError, Service};
 use crate::daemon::signals::{HangUp, Signals};
-use crate::daemon::start::{Role, Start};
+use crate::daemon::role::Role;
+use crate::daemon::start::Start;
 use crate::fuse::{Adapter, Bursts, Notifier};
 use crate::vfs::{self, About, Notices, Vfs};
 
@@ -82,12 +83,18 @@ pub fn serve(
         started: Instant::now(),
     };
 
-    let hang_up = match Role::of_this_process() {
-        Role::Command => HangUp::Ends,
-        Role::Background | Role::Attached => HangUp::Ignored,
-    };
     let start = Start::begin()?;
-    let signals = Signals::install(hang_up)?;
+    let signals = Signals::install(HangUp::for_role(start.role()))?;
+    // From here on this process must not name the mount point again. Mounted before the directory is read:
+    // engines wait meanwhile, where they would else write what nobody saw.
+    let (device, mounted) = mount::mount(
+        &mount_point,
+        &MountOptions {
+            source: mount::source(&mount_point, config.backing.as_deref()),
+            read_only: config.read_only,
+            allow_other: config.allow_other,
+        },
+    )?;
     let (notices, queue) = mpsc::channel();
     let root: OwnedFd = backing.directory().try_clone_to_owned()?;
     let vfs = Vfs::open(
@@ -102,16 +109,6 @@ pub fn serve(
         path: backing.path().to_owned(),
         source,
     })?);
-
-    // From here on this process must not name the mount point again.
-    let (device, mounted) = mount::mount(
-        &mount_point,
-        &MountOptions {
-            source: mount::source(&mount_point, config.backing.as_deref()),
-            read_only: config.read_only,
-            allow_other: config.allow_other,
-        },
-    )?;
     let bursts = Bursts::new(
         device.try_clone()?,
         config.poll,

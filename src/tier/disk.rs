@@ -338,8 +338,12 @@ impl DiskTier {
         self.step(Step::Create)?;
         rustix::fs::mkdirat(dir, name, mode(bits))?;
         // mkdir(2) applies the umask and drops set-id bits.
-        rustix::fs::chmodat(dir, name, mode(bits), AtFlags::empty())?;
-        self.open_dir(dir, name)
+        rustix::fs::chmodat(dir, name, mode(bits), AtFlags::empty())
+            .and_then(|()| self.open_dir(dir, name))
+            .inspect_err(|_| {
+                // The first error is the one to tell.
+                let _ = rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
+            })
     }
 
     /// Makes a symbolic link.

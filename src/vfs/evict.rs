@@ -38,8 +38,8 @@ impl Keys {
 }
 
 impl Vfs {
-    /// Every file as the planner sees it.
-    fn evictables(&self) -> Vec<EntryInfo> {
+    /// Every file as the planner sees it; those with the inode numbers `spared` are in use.
+    fn evictables(&self, spared: &[u64]) -> Vec<EntryInfo> {
         let keys = &self.keys;
         let mut versions: HashMap<String, u32> = HashMap::new();
         let mut all =
@@ -69,7 +69,7 @@ impl Vfs {
                 committed_at: stat.attr.mtime,
                 last_used: node.last_used(),
                 size: charge(stat.attr.size),
-                in_use: buffered && kind != evict::Kind::Staged,
+                in_use: buffered && kind != evict::Kind::Staged || spared.contains(&node.ino),
             });
         });
         all
@@ -87,7 +87,7 @@ impl Vfs {
     /// What a sweep would evict now: the file's path, and why.
     pub fn plan(&self) -> Vec<(String, Victim)> {
         let victims = evict::plan(
-            &self.evictables(),
+            &self.evictables(&[]),
             self.now(),
             &Limits::from(&self.config),
             self.free(),
@@ -138,7 +138,7 @@ impl Vfs {
     /// One round: returns how many victims there were, and how many of them are gone.
     fn sweep_round(&self, limits: &Limits) -> (usize, usize) {
         let _one_at_a_time = self.sweeping.lock();
-        let victims = evict::plan(&self.evictables(), self.now(), limits, self.free());
+        let victims = evict::plan(&self.evictables(&[]), self.now(), limits, self.free());
         let done = victims
             .iter()
             .take(ROUND)
@@ -179,21 +179,26 @@ impl Vfs {
     }
 
     /// Makes sure that a file of `size` bytes fits the budget before it is committed, evicting if it must.
+    /// `replaced` is the file whose name it takes: what that counts becomes free with the commit, and only then.
     ///
     /// # Errors
     /// ENOSPC if it does not fit whatever is evicted.
-    pub(super) fn make_room(&self, size: u64) -> Result<()> {
-        let needed = charge(size);
+    pub(super) fn make_room(&self, size: u64, replaced: Option<&Node>) -> Result<()> {
+        let freed = replaced.map_or(0, |node| node.charged.load(Ordering::Acquire));
+        let needed = charge(size).saturating_sub(freed.saturating_sub(1));
+        let files = u64::from(freed == 0);
+        let spared = replaced.map_or([0], |node| [node.ino]);
         let fits = || {
             self.bytes.load(Ordering::Relaxed).saturating_add(needed) <= self.config.max_size
-                && self.entries.load(Ordering::Relaxed) < self.config.max_entries
+                && self.entries.load(Ordering::Relaxed).saturating_add(files)
+                    <= self.config.max_entries
         };
         if fits() {
             return Ok(());
         }
         let limits = Limits {
             max_size: self.config.max_size.saturating_sub(needed),
-            max_entries: self.config.max_entries.saturating_sub(1),
+            max_entries: self.config.max_entries.saturating_sub(files),
             ..Limits::from(&self.config)
         };
         {
@@ -201,7 +206,7 @@ impl Vfs {
             if fits() {
                 return Ok(());
             }
-            let victims = evict::plan(&self.evictables(), self.now(), &limits, None);
+            let victims = evict::plan(&self.evictables(&spared), self.now(), &limits, None);
             victims.iter().take(ROUND).for_each(|victim| {
                 self.evict(victim);
             });
@@ -210,8 +215,9 @@ impl Vfs {
     }
 
     /// The backing filesystem is full: evicts enough for `size` bytes, and what `--keep-free` asks for.
-    /// Returns whether anything was evicted, so that another try is worth it.
-    pub(super) fn relieve(&self, size: u64) -> bool {
+    /// Returns whether anything was evicted, so that another try is worth it. The inodes `spared` stay: they
+    /// are what is being written.
+    pub(super) fn relieve(&self, size: u64, spared: &[u64]) -> bool {
         let _one_at_a_time = self.sweeping.lock();
         let Some(mut free) = self.free() else {
             return false;
@@ -225,7 +231,7 @@ impl Vfs {
             keep_free: KeepFree::Bytes(keep),
             ..Limits::from(&self.config)
         };
-        let victims = evict::plan(&self.evictables(), self.now(), &limits, Some(free));
+        let victims = evict::plan(&self.evictables(spared), self.now(), &limits, Some(free));
         let evicted = victims
             .iter()
             .take(ROUND)

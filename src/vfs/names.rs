@@ -183,7 +183,14 @@ impl Vfs {
             return Err(Error::EXISTS);
         }
         let (attr, body) = make(&parent, folder)?;
-        self.own(folder, name, &attr)?;
+        if let Err(error) = self.own(folder, name, &attr) {
+            // The first error is the one to tell.
+            let _ = match body {
+                Body::Directory(_) => self.disk.remove_dir(&folder.disk, name),
+                _ => self.disk.unlink(&folder.disk, name),
+            };
+            return Err(error);
+        }
         Ok(self.enter(&parent, name, attr, body).stat())
     }
 
