@@ -17,7 +17,7 @@ use entries::{content, drafts, files, name};
 use kidafs::clock::ManualClock;
 use kidafs::config::{Config, Durability};
 use kidafs::tier::{Digest, Faults, Step};
-use kidafs::vfs::{About, Caller, Error, Kind, Notices, ROOT, RenameMode, Vfs};
+use kidafs::vfs::{About, Caller, Error, Kind, Notices, Patience, ROOT, RenameMode, Vfs};
 use rustix::io::Errno;
 
 /// Fails one step, and perhaps all that follow.
@@ -115,7 +115,7 @@ impl Core {
     fn stage(&self, name: &str, content: &[u8]) -> u64 {
         let made = self.vfs.create(ROOT, OsStr::new(name), 0o600, ME, true);
         let ino = made.unwrap().ino;
-        self.vfs.write(ino, 0, content).unwrap();
+        self.vfs.write(ino, 0, content, false).unwrap();
         self.vfs.forget(ino, 1);
         ino
     }
@@ -147,8 +147,12 @@ impl Core {
         });
         listed.unwrap();
         let read = names.into_iter().map(|name| {
-            let stat = self.vfs.lookup(ROOT, &name).unwrap();
-            let bytes = self.vfs.read(stat.ino, 0, u32::MAX).unwrap().to_vec();
+            let stat = self.vfs.lookup(ROOT, &name, Patience::Any).unwrap();
+            let bytes = self
+                .vfs
+                .read(stat.ino, 0, u32::MAX, Patience::Any)
+                .unwrap()
+                .to_vec();
             assert_eq!(stat.attr.size, bytes.len() as u64, "{name:?}");
             self.vfs.forget(stat.ino, 1);
             (name.into_string().unwrap(), sum(&bytes))
@@ -304,8 +308,12 @@ fn what_was_written_in_place_stays_in_memory_until_it_can_be_persisted() {
                     if replaces {
                         core.store(&file, &old);
                         core.vfs.persist_all();
-                        let ino = core.vfs.lookup(ROOT, OsStr::new(&file)).unwrap().ino;
-                        core.vfs.write(ino, 0, &new).unwrap();
+                        let ino = core
+                            .vfs
+                            .lookup(ROOT, OsStr::new(&file), Patience::Any)
+                            .unwrap()
+                            .ino;
+                        core.vfs.write(ino, 0, &new, false).unwrap();
                         core.vfs.forget(ino, 1);
                     } else {
                         core.stage(&file, &new);
@@ -396,7 +404,7 @@ fn a_directory_or_link_that_cannot_be_made_is_not_there() {
 }
 
 fn assert_is_missing(core: &Core, name: &str, context: &str) {
-    let found = core.vfs.lookup(ROOT, OsStr::new(name));
+    let found = core.vfs.lookup(ROOT, OsStr::new(name), Patience::Any);
     assert_eq!(found.unwrap_err().errno, Errno::NOENT, "{context}");
     let on_disk = core.dir.path().join(name);
     assert!(on_disk.symlink_metadata().is_err(), "{context}: on disk");
@@ -432,8 +440,11 @@ fn an_error_while_reading_is_not_corruption() {
         Durability::Crash,
         |core| core.store(&file, &kept),
         |core| {
-            let stat = core.vfs.lookup(ROOT, OsStr::new(&file))?;
-            let read = core.vfs.read(stat.ino, 0, u32::MAX).map(drop);
+            let stat = core.vfs.lookup(ROOT, OsStr::new(&file), Patience::Any)?;
+            let read = core
+                .vfs
+                .read(stat.ino, 0, u32::MAX, Patience::Any)
+                .map(drop);
             core.vfs.forget(stat.ino, 1);
             read
         },
@@ -460,8 +471,8 @@ fn a_corrupt_entry_that_cannot_be_set_aside_is_not_served() {
             damage(&core.dir.path().join(&file));
         },
         |core| {
-            let stat = core.vfs.lookup(ROOT, OsStr::new(&file));
-            let read = stat.and_then(|stat| core.vfs.read(stat.ino, 0, u32::MAX));
+            let stat = core.vfs.lookup(ROOT, OsStr::new(&file), Patience::Any);
+            let read = stat.and_then(|stat| core.vfs.read(stat.ino, 0, u32::MAX, Patience::Any));
             assert!(read.is_err(), "damaged content was served");
             match core.vfs.stats().quarantined {
                 1 => Ok(()),
@@ -469,8 +480,8 @@ fn a_corrupt_entry_that_cannot_be_set_aside_is_not_served() {
             }
         },
         |core, _, _, context| {
-            let stat = core.vfs.lookup(ROOT, OsStr::new(&file));
-            let read = stat.and_then(|stat| core.vfs.read(stat.ino, 0, u32::MAX));
+            let stat = core.vfs.lookup(ROOT, OsStr::new(&file), Patience::Any);
+            let read = stat.and_then(|stat| core.vfs.read(stat.ino, 0, u32::MAX, Patience::Any));
             assert!(read.is_err(), "{context}");
             assert_eq!(core.vfs.stats().quarantined, 1, "{context}");
         },
