@@ -15,10 +15,12 @@ use fuser::{
 use super::burst::Bursts;
 use super::capabilities::Capabilities;
 use super::convert::{file_attr, file_type, set_time};
+use super::numbers::Numbers;
 use super::pool::Pool;
 use super::replies::{GENERATION, Replies};
 use crate::vfs::{
-    BLOCK, Caller, Changes, Error, NAME_MAX, Operation, Patience, RenameMode, Result, Vfs,
+    BLOCK, Caller, Changes, Error, NAME_MAX, Operation, Patience, RenameMode, Result, Supplement,
+    Vfs,
 };
 
 /// Requests that may wait for the disk at the same time.
@@ -60,9 +62,12 @@ impl Adapter {
         })
     }
 
-    /// What the kernel agreed to; set once the mount answers.
-    pub fn capabilities(&self) -> Arc<OnceLock<Capabilities>> {
-        Arc::clone(&self.capabilities)
+    /// What only the adapter knows, for the statistics.
+    pub fn numbers(&self) -> Arc<dyn Supplement> {
+        Arc::new(Numbers {
+            capabilities: Arc::clone(&self.capabilities),
+            bursts: Arc::clone(&self.bursts),
+        })
     }
 
     fn offers(&self, what: impl Fn(&Capabilities) -> bool) -> bool {
@@ -105,7 +110,6 @@ impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let taken = Capabilities::negotiate(config);
         log::debug!("the kernel agreed to {taken:?}");
-        self.vfs.note_kernel(taken.names());
         // Called once per session.
         let _ = self.capabilities.set(taken);
         Ok(())
