@@ -16,12 +16,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::daemon::process::{Session, arguments, be_daemon, hear, listen, mount_point};
-use common::daemon::{FILE_NAME, folder, is_mount_root};
+use common::daemon::{FILE_NAME, folder, is_mount_root, unmount_patiently};
 use kidafs::daemon::mount;
 use kidafs::daemon::mountpoint::{State, inspect};
 use kidafs::daemon::serve::BUSY_LIMIT;
 use kidafs::daemon::start::{Daemon, Role, StartError, start};
-use kidafs::daemon::unmount::{Unmounted, unmount};
+use kidafs::daemon::unmount::Unmounted;
 use rustix::process::{Pid, Signal};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -98,7 +98,7 @@ fn an_external_unmount_writes_everything_and_ends_well() {
     let socket = listen(folder.path());
     let daemon = start_daemon(folder.path());
     let dir = mount_point(folder.path());
-    assert_eq!(unmount(&dir, false, SOON).unwrap(), Unmounted::Ended);
+    assert_eq!(unmount_patiently(&dir, SOON), Unmounted::Ended);
     // It has ended already: unmount waited.
     socket.set_nonblocking(true).unwrap();
     assert_eq!(hear(&socket), "flush");

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use common::daemon::process::{
     Session, arguments, be_daemon, hear, listen, log_file, mount_point, supervised_arguments,
 };
-use common::daemon::{FILE_NAME, folder, is_mount_root};
+use common::daemon::{FILE_NAME, folder, is_mount_root, unmount_patiently};
 use kidafs::daemon::mountpoint::{State, inspect};
 use kidafs::daemon::start::{Daemon, Role, StartError, start};
 use kidafs::daemon::supervise::MOST_DEATHS;
@@ -182,7 +182,7 @@ fn an_unmount_ends_both() {
     let socket = listen(folder.path());
     let dir = mount_point(folder.path());
     let supervisor = start_supervisor(folder.path(), Session::Runs);
-    assert_eq!(unmount(&dir, false, SOON).unwrap(), Unmounted::Ended);
+    assert_eq!(unmount_patiently(&dir, SOON), Unmounted::Ended);
     assert_eq!(hear(&socket), "flush");
     assert_eq!(hear(&socket), "Cleanly");
     assert!(supervisor.wait().unwrap().success());
@@ -236,7 +236,7 @@ fn one_that_ended_as_told_but_could_not_write_everything_is_told_and_not_started
     let socket = listen(folder.path());
     let dir = mount_point(folder.path());
     let supervisor = start_supervisor(folder.path(), Session::LosesSomething);
-    unmount(&dir, false, SOON).unwrap();
+    unmount_patiently(&dir, SOON);
     assert_eq!(hear(&socket), "flush");
     assert_eq!(supervisor.wait().unwrap().code(), Some(1));
     assert_plain(&dir);
@@ -269,7 +269,7 @@ fn if_the_supervisor_is_killed_the_daemon_goes_on() {
     send(pid(&supervisor), Signal::KILL);
     assert_eq!(supervisor.wait().unwrap().signal(), Some(9));
     assert!(dir.join(FILE_NAME).exists());
-    assert_eq!(unmount(&dir, false, SOON).unwrap(), Unmounted::Ended);
+    assert_eq!(unmount_patiently(&dir, SOON), Unmounted::Ended);
     assert_eq!(hear(&socket), "flush");
     assert_eq!(hear(&socket), "Cleanly");
 }
