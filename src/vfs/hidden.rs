@@ -14,8 +14,9 @@ use super::attr::{Attr, Kind, Stat};
 use super::error::{Error, Result};
 use super::node::{Body, Node};
 use super::readdir::DirEntry;
-use super::{Patience, ROOT, Vfs};
+use super::{ROOT, Vfs};
 use crate::stats::BY_INODE;
+use crate::tier::Patience;
 
 /// The folder's own inode number.
 const HIDDEN: u64 = 2;
@@ -69,6 +70,7 @@ impl Vfs {
             ino,
             kind,
             generated: true,
+            checked: true,
             links,
             attr: Attr {
                 size,
