@@ -19,7 +19,7 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use common::cli::{Ran, code, kidafs as cli, run, v2};
-use common::mount::{Mount, kidafs};
+use common::mount::{Mount, kidafs, wait_for};
 use common::situation::is_root;
 use kidafs::stats::EntryRow;
 use serde_json::Value;
@@ -92,6 +92,28 @@ fn looking_at_entries_is_no_use_of_them() {
     let after = uses(&mount);
     assert!(after[OLD] > before[OLD]);
     assert_eq!(after[NEW], before[NEW]);
+}
+
+#[test]
+fn what_was_verified_and_then_removed_is_not_held_by_the_kernel() {
+    const MANY: u64 = 300;
+    let mount = Mount::prepared(&[], |dir| {
+        for number in 0..MANY {
+            let name = format!("__kida_py314_{number}.html_0123456789abcdef.pyc");
+            fs::write(dir.join(name), v2()).unwrap();
+        }
+    });
+    run(&["verify", dir(&mount)]).done();
+    assert_eq!(run(&["clear", dir(&mount)]).done(), "300\n");
+    // Held, they would keep their content in memory. Asking makes the kernel forget a few generated
+    // files too, so it is not asked often.
+    let mut asked = 0;
+    wait_for("each inode forgotten", || {
+        asked += 1;
+        assert!(asked < MANY / 4, "they are held");
+        let forgotten = mount.stats().requests.get("forget").copied();
+        (forgotten.unwrap_or(0) >= MANY).then_some(())
+    });
 }
 
 #[test]
