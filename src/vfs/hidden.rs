@@ -72,6 +72,7 @@ impl Vfs {
             ino,
             kind,
             generated: true,
+            checked: true,
             links,
             attr: Attr {
                 size,
