@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -15,9 +16,10 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Latency, ResolvedConfig};
 use crate::daemon::backing::{self, Backing, BackingError, Sharing};
 use crate::daemon::mount::{self, MountError, MountOptions};
+use crate::daemon::role::Role;
 use crate::daemon::serve::{self, Ended, ServeError, Service};
 use crate::daemon::signals::{HangUp, Signals};
-use crate::daemon::start::{Role, Start};
+use crate::daemon::start::Start;
 use crate::fuse::{Adapter, Bursts, Notifier};
 use crate::vfs::{self, About, Notices, Vfs};
 
@@ -81,12 +83,18 @@ pub fn serve(
         started: Instant::now(),
     };
 
-    let hang_up = match Role::of_this_process() {
-        Role::Command => HangUp::Ends,
-        Role::Background | Role::Attached => HangUp::Ignored,
-    };
     let start = Start::begin()?;
-    let signals = Signals::install(hang_up)?;
+    let signals = Signals::install(HangUp::for_role(start.role()))?;
+    // From here on this process must not name the mount point again. Mounted before the directory is read:
+    // engines wait meanwhile, where they would else write what nobody saw.
+    let (device, mounted) = mount::mount(
+        &mount_point,
+        &MountOptions {
+            source: mount::source(&mount_point, config.backing.as_deref()),
+            read_only: config.read_only,
+            allow_other: config.allow_other,
+        },
+    )?;
     let (notices, queue) = mpsc::channel();
     let root: OwnedFd = backing.directory().try_clone_to_owned()?;
     let vfs = Vfs::open(
@@ -101,16 +109,6 @@ pub fn serve(
         path: backing.path().to_owned(),
         source,
     })?);
-
-    // From here on this process must not name the mount point again.
-    let (device, mounted) = mount::mount(
-        &mount_point,
-        &MountOptions {
-            source: mount::source(&mount_point, config.backing.as_deref()),
-            read_only: config.read_only,
-            allow_other: config.allow_other,
-        },
-    )?;
     let bursts = Bursts::new(
         device.try_clone()?,
         config.poll,
@@ -118,15 +116,16 @@ pub fn serve(
     );
     let bursts = Arc::new(bursts);
     let burst_end = bursts.start()?;
-    let session = Session::from_fd(
-        Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts))?,
-        device,
-        SessionACL::All,
-        session_options(config),
-    )
-    .map_err(ServerError::Session)?;
-    let notifier = Notifier::start(session.notifier(), Arc::clone(&vfs), queue)?;
+    let for_notices = device.try_clone()?;
+    let adapter = Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts))?;
+    vfs.supplement(adapter.numbers());
+    let session = Session::from_fd(adapter, device, SessionACL::All, session_options(config))
+        .map_err(ServerError::Session)?;
+    let notifier = Notifier::start(session.notifier(), for_notices, Arc::clone(&vfs), queue)?;
     let workers = Workers::start(Arc::clone(&vfs))?;
+    if config.warm && Role::of_this_process() != Role::Background {
+        warm(&mount_point)?;
+    }
     let ended = serve::serve(
         mounted,
         start,
@@ -143,6 +142,25 @@ pub fn serve(
     drop(notifier);
     drop(backing);
     Ok(ended?)
+}
+
+/// Has another process read everything through the mount: this one must not. (`kidafs mount` does so itself
+/// when the daemon goes to the background.) Until the session answers, its first access waits.
+fn warm(mount_point: &Path) -> io::Result<()> {
+    let mut reader = Command::new("/proc/self/exe")
+        .arg("warm")
+        .arg("--")
+        .arg(mount_point)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let thread = std::thread::Builder::new().name("kidafs-warm".to_owned());
+    thread.spawn(move || match reader.wait() {
+        Ok(status) if status.success() => {}
+        Ok(status) => log::warn!("not everything was loaded: {status}"),
+        Err(error) => log::warn!("not everything was loaded: {error}"),
+    })?;
+    Ok(())
 }
 
 fn backing_path(config: &Config, mount_point: &Path) -> Result<PathBuf, ServerError> {

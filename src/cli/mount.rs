@@ -9,10 +9,11 @@ use anyhow::Context;
 use clap::Args;
 
 use super::options::{self, MountOptions};
-use super::{Outcome, Output};
+use super::{Outcome, Output, warm};
 use crate::config::ResolvedConfig;
 use crate::daemon::serve::Ended;
 use crate::daemon::start::{self, Role, StartError};
+use crate::daemon::supervise::{self, SuperviseError};
 use crate::server;
 
 /// Serve a directory, and return once it answers
@@ -32,21 +33,49 @@ pub(super) struct Mount {
 
     #[command(flatten)]
     options: MountOptions,
+
+    /// Only check the options (`mount --fake`)
+    #[arg(skip)]
+    fake: bool,
 }
 
 impl Mount {
+    /// For the mount helper.
+    pub(super) fn new(dir: PathBuf, options: MountOptions, fake: bool) -> Self {
+        Self {
+            dir,
+            foreground: false,
+            log_file: None,
+            options,
+            fake,
+        }
+    }
+
     pub(super) fn run(self, _out: Output<'_>) -> Outcome {
         let resolved = options::resolve(&self.options)?;
+        if self.fake {
+            return Ok(ExitCode::SUCCESS);
+        }
         let dir = absolute(&self.dir)?;
         let log_file = self.log_file.as_deref().map(absolute).transpose()?;
-        if self.foreground || Role::of_this_process() != Role::Command {
-            return serve(&dir, &resolved, log_file.as_deref());
+        let role = Role::of_this_process();
+        if self.foreground || role != Role::Command {
+            return if resolved.config.supervise && !role.is_supervised() {
+                supervise(&dir, &resolved, log_file.as_deref())
+            } else {
+                serve(&dir, &resolved, log_file.as_deref())
+            };
         }
         match start::start(
             Role::Background,
             daemon_arguments(&dir, &resolved, log_file.as_deref()),
         ) {
-            Ok(_) => Ok(ExitCode::SUCCESS),
+            Ok(_) => {
+                if resolved.config.warm {
+                    warm::warm_mount(&dir)?;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
             // The daemon has said why.
             Err(StartError::Failed(_)) => Ok(ExitCode::FAILURE),
             Err(error) => Err(error.into()),
@@ -88,6 +117,17 @@ fn serve(dir: &Path, resolved: &ResolvedConfig, log_file: Option<&Path>) -> Outc
     match server::serve(dir, resolved, log)? {
         Ended::Cleanly => Ok(ExitCode::SUCCESS),
         Ended::Aborted => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Has a process of its own serve `dir`, and starts it again when it died, until it is unmounted.
+fn supervise(dir: &Path, resolved: &ResolvedConfig, log_file: Option<&Path>) -> Outcome {
+    let log = log_file.map(open_log).transpose()?;
+    match supervise::supervise(dir, &daemon_arguments(dir, resolved, log_file), log) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // The daemon has said why.
+        Err(SuperviseError::Start(StartError::Failed(_))) => Ok(ExitCode::FAILURE),
+        Err(error) => Err(error.into()),
     }
 }
 

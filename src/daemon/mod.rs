@@ -1,4 +1,4 @@
-//! A process's life: mounting, readiness, signals, unmounting.
+//! A process's life: mounting, readiness, signals, unmounting, starting again.
 //!
 //! Nothing here knows what is served. How the pieces go together in a daemon, in this order:
 //!
@@ -14,7 +14,8 @@
 //! | [`mountinfo`], [`mountpoint`] | what is mounted; what is at a directory, without hanging on it |
 //! | [`mount`], [`unmount`] | mount(2) or `fusermount3`, and back |
 //! | [`backing`] | the backing directory: who may have written it, and who serves it |
-//! | [`start`], [`run`] | daemons in the background; a mount for as long as a command runs |
+//! | [`role`], [`start`], [`run`] | daemons in the background; a mount for as long as a command runs |
+//! | [`supervise`] | a daemon that is started again when it died |
 //! | [`signals`], [`serve`] | a daemon's service and its clean end |
 
 pub mod backing;
@@ -22,8 +23,10 @@ mod fusermount;
 pub mod mount;
 pub mod mountinfo;
 pub mod mountpoint;
+pub mod role;
 pub mod run;
 pub mod serve;
 pub mod signals;
 pub mod start;
+pub mod supervise;
 pub mod unmount;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::mount::Mounted;
 use super::signals::{Request, Signals};
-use super::start::{self, Start};
+use super::start::Start;
 use super::unmount::UnmountError;
 
 /// How long open files keep a daemon that was told to end. Shorter than the ten seconds that
@@ -83,7 +83,7 @@ enum Event {
 /// When the service failed; the mount is gone and everything that could be written is.
 pub fn serve(
     mounted: Mounted,
-    start: Start,
+    mut start: Start,
     log: Option<std::fs::File>,
     signals: Signals,
     session: impl FnOnce() -> io::Result<()> + Send + 'static,
@@ -107,9 +107,9 @@ pub fn serve(
         })
         .map_err(ServeError::Begin)?;
     let result = match start.ready(log) {
-        Ok(()) => until_end(&mounted, &events, service),
+        Ok(()) => until_end(&mounted, &mut start, &events, service),
         Err(error) => {
-            let _ = end(&mounted, &events, service);
+            let _ = end(&mounted, &mut start, &events, service);
             Err(ServeError::StarterGone(error))
         }
     };
@@ -129,17 +129,20 @@ pub fn serve(
 
 fn until_end(
     mounted: &Mounted,
+    start: &mut Start,
     events: &Receiver<Event>,
     service: &impl Service,
 ) -> Result<Ended, ServeError> {
     loop {
         match events.recv() {
             Ok(Event::Request(Request::Sweep)) => service.sweep(),
-            Ok(Event::Request(Request::End)) => return end(mounted, events, service),
-            Ok(Event::SessionEnded(result)) => {
-                start::stopping();
-                return result.map(|()| Ended::Cleanly).map_err(ServeError::Session);
+            Ok(Event::Request(Request::End)) => return end(mounted, start, events, service),
+            Ok(Event::SessionEnded(Ok(()))) => {
+                start.stopping();
+                return Ok(Ended::Cleanly);
             }
+            // Nobody wanted that end: a supervisor is to start anew.
+            Ok(Event::SessionEnded(Err(error))) => return Err(ServeError::Session(error)),
             // Both threads gone without a word; neither can do that.
             Err(mpsc::RecvError) => {
                 return Err(ServeError::Session(io::Error::other(
@@ -153,10 +156,11 @@ fn until_end(
 /// Unmounts and waits for the session to end, within bounds.
 fn end(
     mounted: &Mounted,
+    start: &mut Start,
     events: &Receiver<Event>,
     service: &impl Service,
 ) -> Result<Ended, ServeError> {
-    start::stopping();
+    start.stopping();
     let busy = match mounted.unmount() {
         Ok(()) => false,
         // Unmounted by somebody, or detached by somebody while files are open.

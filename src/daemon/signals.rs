@@ -5,6 +5,8 @@ use std::io;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Handle;
 
+use super::role::Role;
+
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
@@ -21,6 +23,16 @@ pub enum HangUp {
     Ends,
     /// Nothing.
     Ignored,
+}
+
+impl HangUp {
+    /// What it means to a process of this role: only one in the foreground has a terminal.
+    pub fn for_role(role: Role) -> Self {
+        match role {
+            Role::Command => Self::Ends,
+            Role::Background | Role::Attached | Role::Supervised(_) => Self::Ignored,
+        }
+    }
 }
 
 /// The handlers, installed. Signals that arrive from now on wait until [`listen`](Self::listen).

@@ -4,49 +4,41 @@
 //! with the same arguments; a variable of the environment tells that second process what it is, and
 //! it reports over a pipe, its standard output, when its mount answers.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, Signal};
 use sd_notify::NotifyState;
 
-/// Tells a process that it is the daemon of another; its value is the [`Role`].
-const ROLE: &str = "_KIDAFS_ROLE";
+use super::role;
+pub use super::role::{Role, Supervisor};
 
-/// The line the daemon writes to its starter when its mount answers.
-const READY: &str = "ready";
-
-/// What this process is.
+/// What a daemon tells its starter: a line each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Started by a user or a service manager: it may serve, or start a daemon.
-    Command,
-    /// The daemon of `kidafs mount`, which outlives its starter.
-    Background,
-    /// The daemon of `kidafs run`, which ends when its starter does, however that ends.
-    Attached,
+pub(super) enum Word {
+    /// Its mount answers.
+    Ready,
+    /// It was told to end, or unmounted, and does not want to be started again. Only a supervisor
+    /// still listens by then.
+    Ending,
 }
 
-impl Role {
-    /// This process's role, from its environment.
-    pub fn of_this_process() -> Self {
-        match std::env::var_os(ROLE).as_deref().and_then(OsStr::to_str) {
-            Some("background") => Self::Background,
-            Some("attached") => Self::Attached,
-            _ => Self::Command,
+impl Word {
+    fn line(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Ending => "ending",
         }
     }
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Command => "",
-            Self::Background => "background",
-            Self::Attached => "attached",
-        }
+    fn of_line(line: &[u8]) -> Option<Self> {
+        [Self::Ready, Self::Ending]
+            .into_iter()
+            .find(|word| word.line().as_bytes() == line)
     }
 }
 
@@ -64,6 +56,16 @@ pub enum StartError {
     /// It could not be run.
     #[error("cannot start the daemon: {0}")]
     Io(#[from] io::Error),
+}
+
+impl StartError {
+    /// Why a daemon ended with `status` before its mount answered.
+    pub(super) fn of(status: ExitStatus) -> Self {
+        match status.signal() {
+            Some(signal) => Self::Killed(signal),
+            None => Self::Failed(status),
+        }
+    }
 }
 
 /// A daemon this process started, whose mount answers.
@@ -95,6 +97,67 @@ impl Daemon {
     }
 }
 
+/// A daemon that was started and has not been heard to the end.
+#[derive(Debug)]
+pub(super) struct Started {
+    child: Child,
+    said: Option<BufReader<ChildStdout>>,
+}
+
+impl Started {
+    /// Its process, which keeps its id until [`wait`](Self::wait).
+    pub(super) fn child(&self) -> &Child {
+        &self.child
+    }
+
+    /// What it says next; `None` once it can say nothing any more, as a rule because it is dead.
+    ///
+    /// # Errors
+    /// When it cannot be listened to.
+    pub(super) fn hear(&mut self) -> io::Result<Option<Word>> {
+        let Some(said) = &mut self.said else {
+            return Ok(None);
+        };
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if said.read_until(b'\n', &mut line)? == 0 {
+                return Ok(None);
+            }
+            if let Some(word) = Word::of_line(line.trim_ascii_end()) {
+                return Ok(Some(word));
+            }
+        }
+    }
+
+    /// Waits until it has ended, by whatever cause.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub(super) fn wait(mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
+    }
+}
+
+/// Runs this program with `arguments` as a daemon, and does not wait for its mount.
+pub(super) fn spawn(
+    role: Role,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> io::Result<Started> {
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = std::env::args_os().next() {
+        command.arg0(name);
+    }
+    let mut child = command
+        .args(arguments)
+        .env(role::VARIABLE, role.name())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let said = child.stdout.take().map(BufReader::new);
+    Ok(Started { child, said })
+}
+
 /// Runs this program with `arguments` as a daemon and waits until its mount answers. Until then the
 /// daemon's standard error is this process's, so that its complaint is seen; after that it holds
 /// none of this process's descriptors.
@@ -107,31 +170,16 @@ pub fn start(
     role: Role,
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<Daemon, StartError> {
-    let mut command = Command::new("/proc/self/exe");
-    if let Some(name) = std::env::args_os().next() {
-        command.arg0(name);
-    }
-    let mut child = command
-        .args(arguments)
-        .env(ROLE, role.name())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).lines() {
-            if line? == READY {
-                return Ok(Daemon(child));
-            }
+    let mut started = spawn(role, arguments)?;
+    while let Some(word) = started.hear()? {
+        if word == Word::Ready {
+            return Ok(Daemon(started.child));
         }
     }
-    let status = child.wait()?;
-    match std::os::unix::process::ExitStatusExt::signal(&status) {
-        Some(signal) => Err(StartError::Killed(signal)),
-        None => Err(StartError::Failed(status)),
-    }
+    Err(StartError::of(started.wait()?))
 }
 
-/// The daemon's end of a start.
+/// A daemon's, or a supervisor's, end of a start.
 #[derive(Debug)]
 pub struct Start {
     role: Role,
@@ -149,8 +197,20 @@ impl Start {
     /// # Errors
     /// When the system refuses.
     pub fn begin() -> io::Result<Self> {
+        let start = Self::begin_supervising()?;
+        rustix::process::umask(Mode::empty());
+        raise_descriptor_limit();
+        Ok(start)
+    }
+
+    /// The same for a process that has another one serve, which is to inherit umask and limits as
+    /// they are.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn begin_supervising() -> io::Result<Self> {
         let role = Role::of_this_process();
-        if role == Role::Attached {
+        if role.ends_with_its_starter() {
             // The kernel's promise, so it also holds if the starter is killed.
             rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
         }
@@ -160,11 +220,11 @@ impl Start {
             rustix::process::setsid()?;
             // Run by way of /proc/self/exe, the process would be listed as `exe`.
             std::fs::write("/proc/self/comm", "kidafs")?;
-            Some(File::from(rustix::io::dup(rustix::stdio::stdout())?))
+            // Not to be inherited: the starter is to see its end when this process ends.
+            let pipe = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+            Some(File::from(pipe))
         };
         rustix::process::chdir("/")?;
-        rustix::process::umask(Mode::empty());
-        raise_descriptor_limit();
         Ok(Self { role, starter })
     }
 
@@ -174,36 +234,55 @@ impl Start {
     }
 
     /// Reports that the mount answers: to the starter, and to the service manager if there is one.
-    /// In the background, standard input and output are closed (to `/dev/null`) and standard error
-    /// goes to `log`, or is closed too.
+    /// Unless this process was started in the foreground, its standard streams are closed (to
+    /// `/dev/null`), but for standard error if there is a `log`: it goes there. The daemon of a
+    /// supervisor in the foreground keeps its standard error.
     ///
     /// # Errors
     /// When the starter is gone: it was interrupted, and nobody wants the mount any more.
-    pub fn ready(mut self, log: Option<File>) -> io::Result<()> {
-        if let Some(mut starter) = self.starter.take() {
+    pub fn ready(&mut self, log: Option<File>) -> io::Result<()> {
+        if let Some(starter) = &mut self.starter {
             let nothing = File::options().read(true).write(true).open("/dev/null")?;
             rustix::stdio::dup2_stdin(&nothing)?;
             rustix::stdio::dup2_stdout(&nothing)?;
-            rustix::stdio::dup2_stderr(log.as_ref().unwrap_or(&nothing))?;
-            writeln!(starter, "{READY}")?;
+            if !self.role.is_in_foreground() {
+                rustix::stdio::dup2_stderr(log.as_ref().unwrap_or(&nothing))?;
+            }
+            tell(starter, Word::Ready)?;
+            if !self.role.is_supervised() {
+                self.starter = None;
+            }
         }
         match self.role {
             Role::Command => tell_manager(&[NotifyState::Ready]),
             Role::Background => {
-                tell_manager(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready])
+                tell_manager(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
             }
             // The service is the command that `kidafs run` runs; it has its own word to say.
             Role::Attached => {}
+            // The supervisor is what the manager knows.
+            Role::Supervised(_) => {}
         }
         Ok(())
     }
+
+    /// Tells the supervisor, or the service manager, that the end has begun, and is wanted.
+    pub(super) fn stopping(&mut self) {
+        match (self.role, &mut self.starter) {
+            (Role::Supervised(_), Some(supervisor)) => {
+                if let Err(error) = tell(supervisor, Word::Ending) {
+                    log::debug!("the supervisor is gone: {error}");
+                }
+            }
+            (Role::Command | Role::Background, _) => tell_manager(&[NotifyState::Stopping]),
+            (Role::Attached | Role::Supervised(_), _) => {}
+        }
+    }
 }
 
-/// Tells the service manager that the end has begun.
-pub(super) fn stopping() {
-    if Role::of_this_process() != Role::Attached {
-        tell_manager(&[NotifyState::Stopping]);
-    }
+/// Writes one line at once, so that it arrives whole or not at all.
+fn tell(listener: &mut File, word: Word) -> io::Result<()> {
+    listener.write_all(format!("{}\n", word.line()).as_bytes())
 }
 
 fn tell_manager(states: &[NotifyState<'_>]) {

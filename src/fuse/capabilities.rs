@@ -44,4 +44,17 @@ impl Capabilities {
         let _ = config.set_max_write(MAX_WRITE);
         taken
     }
+
+    /// What was agreed to, by the names of libfuse's flags in lower case.
+    pub fn names(&self) -> Vec<String> {
+        let all = [
+            ("no_open_support", self.no_open),
+            ("no_opendir_support", self.no_opendir),
+            ("explicit_inval_data", self.explicit_invalidation),
+            ("handle_killpriv_v2", self.kill_privileges),
+            ("readdirplus", self.readdirplus),
+        ];
+        let taken = all.into_iter().filter(|(_, taken)| *taken);
+        taken.map(|(name, _)| name.to_owned()).collect()
+    }
 }

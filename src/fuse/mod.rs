@@ -6,7 +6,9 @@ mod burst;
 mod capabilities;
 mod convert;
 mod notifier;
+mod numbers;
 mod pool;
+mod prune;
 mod replies;
 
 pub use adapter::Adapter;

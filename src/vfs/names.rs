@@ -33,7 +33,7 @@ impl Vfs {
     /// be checked first and the disk would have to be waited for.
     pub fn lookup(&self, parent: u64, name: &OsStr, patience: Patience) -> Result<Stat> {
         if self.is_hidden(parent, name) || self.is_in_hidden(parent) {
-            return self.hidden_lookup(parent, name);
+            return self.hidden_lookup(parent, name, patience);
         }
         let parent = self.directory(parent)?;
         let Some(folder) = parent.folder() else {
@@ -121,6 +121,8 @@ impl Vfs {
         let body = Body::File(Mutex::new(Content::Buffered(Box::new(buffer))));
         let attr = self.attr_for(&parent, mode, caller);
         let node = self.enter(&parent, name, attr, body);
+        node.verified
+            .store(true, std::sync::atomic::Ordering::Release);
         self.in_place_changed(&node);
         Ok(node.stat())
     }
@@ -183,7 +185,14 @@ impl Vfs {
             return Err(Error::EXISTS);
         }
         let (attr, body) = make(&parent, folder)?;
-        self.own(folder, name, &attr)?;
+        if let Err(error) = self.own(folder, name, &attr) {
+            // The first error is the one to tell.
+            let _ = match body {
+                Body::Directory(_) => self.disk.remove_dir(&folder.disk, name),
+                _ => self.disk.unlink(&folder.disk, name),
+            };
+            return Err(error);
+        }
         Ok(self.enter(&parent, name, attr, body).stat())
     }
 

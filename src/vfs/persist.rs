@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::Vfs;
 use super::buffer::Buffer;
-use super::commit::is_full;
+use super::commit::{Flushed, is_full};
 use super::content::is_buffered;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Node, Place, Xattrs};
@@ -168,19 +168,22 @@ impl Vfs {
     pub(super) fn persist(&self, node: &Arc<Node>) -> Result<bool> {
         let size = node.meta.lock().attr.size;
         if !self.is_on_disk(node) && node.place().is_some() {
-            self.make_room(size)?;
+            self.make_room(size, None)?;
         }
         match self.try_persist(node) {
-            Err(error) if is_full(&error) && self.relieve(size) => self.try_persist(node),
+            Err(error) if is_full(&error) && self.relieve(size, &[node.ino]) => {
+                self.try_persist(node)
+            }
             result => result,
-        }
+        }?
+        .map_or(Ok(false), |flushed| flushed.map(|()| true))
     }
 
-    fn try_persist(&self, node: &Arc<Node>) -> Result<bool> {
+    fn try_persist(&self, node: &Arc<Node>) -> Result<Option<Flushed>> {
         loop {
             let Some(place) = node.place() else {
                 self.in_place_settled(node.ino);
-                return Ok(false);
+                return Ok(None);
             };
             let Some(folder) = place.parent.folder() else {
                 return Err(Error::STALE);
@@ -192,20 +195,21 @@ impl Vfs {
         }
     }
 
-    /// As [`Vfs::persist`], for a caller that holds the names of the directory.
+    /// As [`Vfs::persist`], for a caller that holds the names of the directory. `None`: there was nothing
+    /// to commit; else it is committed, and how the flush went.
     pub(super) fn persist_at(
         &self,
         node: &Arc<Node>,
         place: &Place,
         folder: &Folder,
-    ) -> Result<bool> {
+    ) -> Result<Option<Flushed>> {
         let Some(content) = node.content() else {
-            return Ok(false);
+            return Ok(None);
         };
         let mut content = content.lock();
         let Content::Buffered(buffer) = &mut *content else {
             self.in_place_settled(node.ino);
-            return Ok(false);
+            return Ok(None);
         };
         let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
         let kept = match buffer.own_xattrs {
@@ -214,8 +218,21 @@ impl Vfs {
         };
         let mut draft = self.draft(node, buffer, kept.as_ref())?;
         let flushed = self.publish(&mut draft, folder, &place.name, buffer.on_disk, flush)?;
+        self.keep_times(&place.parent, folder);
         self.settle(node, &mut content);
-        flushed.map(|()| true)
+        Ok(Some(flushed))
+    }
+
+    /// The directory changed when its file was made, or not at all if that was there before; perhaps its times were
+    /// set since, by who copied it. That the file gets to the backing directory only now is not to be seen.
+    fn keep_times(&self, parent: &Node, folder: &Folder) {
+        let mtime = parent.meta.lock().attr.mtime;
+        let kept = self
+            .disk
+            .set_times(&folder.disk, OsStr::new("."), None, Some(mtime));
+        if let Err(error) = kept {
+            log::debug!("a directory's time cannot be kept: {error}");
+        }
     }
 
     /// Gives a draft its name, and with `flush` puts both on the medium. `Ok(Err(_))`: it has its name, but
@@ -230,7 +247,7 @@ impl Vfs {
         name: &OsStr,
         replaces: bool,
         flush: bool,
-    ) -> Result<Result<()>> {
+    ) -> Result<Flushed> {
         if flush && replaces {
             self.disk.flush_draft(draft)?;
         }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread::JoinHandle;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
@@ -16,6 +16,7 @@ use fuser::{
 };
 use kidafs::daemon::mount::{self, MountOptions, Mounted};
 use kidafs::daemon::mountinfo;
+use kidafs::daemon::unmount::{UnmountError, Unmounted, unmount};
 
 const ROOT: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -127,6 +128,20 @@ pub(crate) fn serve(dir: &Path, options: &MountOptions) -> Served {
     Served { mounted, session }
 }
 
+/// Unmounts. A process that a test beside this one is just starting holds this process's descriptors
+/// until it runs its program, and with one of the mount makes it busy.
+pub(crate) fn unmount_patiently(dir: &Path, limit: Duration) -> Unmounted {
+    let deadline = Instant::now() + limit;
+    loop {
+        match unmount(dir, false, limit) {
+            Err(UnmountError::Busy { .. }) if Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            result => return result.unwrap(),
+        }
+    }
+}
+
 /// A directory for mounts. Dropped, it detaches what a failed test left mounted in it; a daemon
 /// behind that then ends by itself.
 #[derive(Debug)]
@@ -172,6 +187,7 @@ pub(crate) fn is_mount_root(dir: &Path) -> bool {
 /// a socket.
 pub(crate) mod process {
     use std::ffi::OsString;
+    use std::fs::File;
     use std::io;
     use std::os::unix::net::UnixDatagram;
     use std::path::{Path, PathBuf};
@@ -181,12 +197,19 @@ pub(crate) mod process {
     use kidafs::daemon::mount::{self, MountOptions};
     use kidafs::daemon::serve::{self, Service};
     use kidafs::daemon::signals::{HangUp, Signals};
-    use kidafs::daemon::start::Start;
+    use kidafs::daemon::start::{Role, Start};
+    use kidafs::daemon::supervise;
 
     /// The test function that becomes the daemon.
     const FUNCTION: &str = "daemon_process";
 
     const SOCKET: &str = "socket";
+
+    /// The socket of a daemon that waits for a word.
+    const WAITING: &str = "waiting";
+
+    /// The argument by which the daemon is supervised.
+    const SUPERVISED: &str = "supervised";
 
     /// How the daemon's session goes.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +217,10 @@ pub(crate) mod process {
         Runs,
         Fails,
         Panics,
+        /// It runs, but at the end not everything can be written.
+        LosesSomething,
+        /// It runs, but before its mount answers the daemon waits for a word ([`let_it_answer`]).
+        Waits,
     }
 
     /// The arguments that make this program run the daemon.
@@ -204,6 +231,18 @@ pub(crate) mod process {
         arguments.push(folder.into());
         arguments.push(format!("{session:?}").into());
         arguments
+    }
+
+    /// The same for a daemon that is supervised.
+    pub(crate) fn supervised_arguments(folder: &Path, session: Session) -> Vec<OsString> {
+        let mut arguments = arguments(folder, session);
+        arguments.push(SUPERVISED.into());
+        arguments
+    }
+
+    /// Where a supervised daemon in the background, and its supervisor, log to.
+    pub(crate) fn log_file(folder: &Path) -> PathBuf {
+        folder.join("log")
     }
 
     /// The mount point in a test's folder.
@@ -228,12 +267,21 @@ pub(crate) mod process {
         String::from_utf8(said[..length].to_vec()).unwrap()
     }
 
-    struct Telling(UnixDatagram);
+    /// Lets a daemon go on that [`Session::Waits`].
+    pub(crate) fn let_it_answer(folder: &Path) {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.send_to(b"go on", folder.join(WAITING)).unwrap();
+    }
+
+    struct Telling {
+        socket: UnixDatagram,
+        flushes: bool,
+    }
 
     impl Telling {
         fn tell(&self, what: &str) -> io::Result<()> {
             // A test that is not interested has closed its end.
-            self.0.send(what.as_bytes()).map(drop)
+            self.socket.send(what.as_bytes()).map(drop)
         }
     }
 
@@ -243,7 +291,12 @@ pub(crate) mod process {
         }
 
         fn flush(&self) -> io::Result<()> {
-            self.tell("flush")
+            self.tell("flush")?;
+            if self.flushes {
+                Ok(())
+            } else {
+                Err(io::Error::other("the disk is full"))
+            }
         }
     }
 
@@ -256,7 +309,20 @@ pub(crate) mod process {
         let (Some(folder), Some(session)) = (arguments.get(at + 1), arguments.get(at + 2)) else {
             return;
         };
-        let status = match daemon(Path::new(folder), session.to_str().unwrap()) {
+        let role = Role::of_this_process();
+        // As the program has it: a daemon's log with times, a command's as its other messages.
+        env_logger::builder()
+            .filter_level(log::LevelFilter::Warn)
+            .init();
+        let supervised = arguments.get(at + 3).is_some_and(|word| word == SUPERVISED);
+        let result = if supervised && !role.is_supervised() {
+            let log = open_log(Path::new(folder));
+            let dir = mount_point(Path::new(folder));
+            supervise::supervise(&dir, &arguments[1..], Some(log)).map_err(Into::into)
+        } else {
+            daemon(Path::new(folder), session.to_str().unwrap())
+        };
+        let status = match result {
             Ok(()) => 0,
             Err(error) => {
                 eprintln!("kidafs: {error}");
@@ -264,6 +330,14 @@ pub(crate) mod process {
             }
         };
         std::process::exit(status);
+    }
+
+    fn open_log(folder: &Path) -> File {
+        File::options()
+            .append(true)
+            .create(true)
+            .open(log_file(folder))
+            .unwrap()
     }
 
     fn daemon(folder: &Path, how: &str) -> Result<(), Box<dyn std::error::Error>> {
@@ -276,13 +350,23 @@ pub(crate) mod process {
         let signals = Signals::install(HangUp::Ignored)?;
         let (device, mounted) = mount::mount(&dir, &MountOptions::default())?;
         let session = super::session(device)?;
-        let run = move || match how.as_str() {
+        let session_is = how.clone();
+        let run = move || match session_is.as_str() {
             "Fails" => Err(io::Error::other("it was told to fail")),
             "Panics" => panic!("it was told to panic"),
             _ => session.run(),
         };
-        let telling = Telling(socket);
-        let ended = serve::serve(mounted, start, None, signals, run, &telling)?;
+        let telling = Telling {
+            socket,
+            flushes: how != "LosesSomething",
+        };
+        if how == "Waits" {
+            let word = UnixDatagram::bind(folder.join(WAITING))?;
+            telling.tell("waiting")?;
+            word.recv(&mut [0; 8])?;
+        }
+        let log = start.role().is_supervised().then(|| open_log(folder));
+        let ended = serve::serve(mounted, start, log, signals, run, &telling)?;
         telling.tell(&format!("{ended:?}"))?;
         Ok(())
     }
