@@ -53,6 +53,8 @@ pub(crate) struct Live {
     pid: Pid,
     process: OwnedFd,
     ended: bool,
+    /// What the daemon said before it answered; then the log begins.
+    said: String,
 }
 
 impl Live {
@@ -86,6 +88,7 @@ impl Live {
             log,
             pid,
             ended: false,
+            said: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
     }
 
@@ -107,9 +110,10 @@ impl Live {
         serde_json::from_slice(&json).unwrap()
     }
 
-    /// What the daemon has logged.
+    /// What the daemon has said and logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        let logged = fs::read_to_string(&self.log).unwrap_or_default();
+        format!("{}{logged}", self.said)
     }
 
     /// Bytes of the daemon's memory that are resident.
