@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> dict:
     with contextlib.ExitStack() as stack:
         stack.enter_context(host.orderly_end())
         work = stack.enter_context(host.work_folder(arguments.work))
-        disk = stack.enter_context(ext4_folder(work))
+        disk, ext4 = stack.enter_context(ext4_folder(work))
         worker = Path(__file__).with_name("engine.py")
         lab = Lab(
             systems=Systems(disk, tools / "kidafs"),
@@ -83,7 +83,7 @@ def measure(arguments: argparse.Namespace) -> dict:
             "date": datetime.date.today().isoformat(),
             "quick": arguments.quick,
             "seconds": round(time.monotonic() - began),
-            "machine": host.describe(),
+            "machine": host.describe() | {"ext4": ext4},
             "versions": {
                 "kidafs": host.version_of(tools / "kidafs", "--version"),
                 "CPython": sys.version.split()[0],

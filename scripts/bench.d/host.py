@@ -44,6 +44,13 @@ def filesystem_of(path: Path) -> str:
     return max(enumerate(found), key=lambda item: (len(item[1][0].parts), item[0]))[1][1]
 
 
+def has_journal(path: Path) -> bool:
+    """Whether the ext4 that holds `path` has a journal."""
+    number = os.stat(path).st_dev
+    device = os.path.realpath(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
+    return any(Path("/proc/fs/jbd2").glob(f"{os.path.basename(device)}-*"))
+
+
 def await_mount(path: Path, process: subprocess.Popen, seconds: float = 10) -> None:
     """Returns once something is mounted on `path`; the kernel tells of every change of its table."""
     end = time.monotonic() + seconds

@@ -202,7 +202,7 @@ def run(results: dict, run: dict) -> str:
     kind = "A quick run" if run["quick"] else "A full run"
     return (
         f"{kind} of {round(run['seconds'] / 60)} min on {run['date']}: {machine['cpus']} × {machine['processor']}, "
-        f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, {'root' if machine['root'] else 'an ordinary user'}. "
+        f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, {'root' if machine['root'] else 'an ordinary user'}; ext4 {machine['ext4']}. "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + "."
     )

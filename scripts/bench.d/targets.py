@@ -76,13 +76,13 @@ TARGETS = (
     Target("hit after the page cache was dropped", 0.8, 0.5, of("dropped", "hit", CRASH)),
     Target("`ls -l` of 10,000 entries, repeated", 1.3, 1.0, of("listing", "ls -l repeated", CRASH)),
     Target(
-        "hits of 4 threads, total throughput",
+        "native client's hits of 4 threads on 2 processors, total throughput",
         0.95,
         1.0,
         of("native", "hits a second, 4 threads", CRASH),
         least=True,
     ),
-    Target("hit, faster than bindfs by", 6, None, of("native", "hit", "bindfs", CRASH), least=True),
-    Target("hit, faster than rclone by", 20, None, of("native", "hit", "rclone", CRASH), least=True),
+    Target("native client's hit, faster than on bindfs by", 6, None, of("native", "hit", "bindfs", CRASH), least=True),
+    Target("native client's hit, faster than on rclone by", 20, None, of("native", "hit", "rclone", CRASH), least=True),
     Target("processor time of an idle daemon over 60 s", 0.05, 0.0, idle, unit=" s"),
 )

@@ -25,7 +25,6 @@ mod set;
 mod stats;
 mod sweep;
 mod target;
-mod trial;
 mod umount;
 mod verify;
 mod warm;

@@ -215,6 +215,13 @@ fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) 
     line(out, "", UNSEEN)?;
     line(out, "commits", rate(|stats| stats.commits))?;
     line(out, "commit latency", latency(&stats.commit_latency))?;
+    let held = format!(
+        "{:.1} s, {:.1} % of its life",
+        stats.latency_held_seconds,
+        stats.latency_held_share() * 100.0
+    );
+    line(out, "latency held", held)?;
+    line(out, "polled", format!("{:.1} s", stats.poll_seconds))?;
     line(out, "requests", rate(|stats| stats.requests.values().sum()))?;
     let now = if stats.sweeping {
         ", one is made now"

@@ -6,19 +6,21 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 
 use super::burst::Bursts;
 use super::capabilities::Capabilities;
 use super::convert::{file_attr, file_type, set_time};
+use super::numbers::Numbers;
 use super::pool::Pool;
 use super::replies::{GENERATION, Replies};
 use crate::vfs::{
-    BLOCK, Caller, Changes, Error, NAME_MAX, Operation, Patience, RenameMode, Result, Vfs,
+    BLOCK, Caller, Changes, Error, NAME_MAX, Operation, Patience, RenameMode, Result, Supplement,
+    Vfs,
 };
 
 /// Requests that may wait for the disk at the same time.
@@ -60,9 +62,12 @@ impl Adapter {
         })
     }
 
-    /// What the kernel agreed to; set once the mount answers.
-    pub fn capabilities(&self) -> Arc<OnceLock<Capabilities>> {
-        Arc::clone(&self.capabilities)
+    /// What only the adapter knows, for the statistics.
+    pub fn numbers(&self) -> Arc<dyn Supplement> {
+        Arc::new(Numbers {
+            capabilities: Arc::clone(&self.capabilities),
+            bursts: Arc::clone(&self.bursts),
+        })
     }
 
     fn offers(&self, what: impl Fn(&Capabilities) -> bool) -> bool {
@@ -105,7 +110,6 @@ impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         let taken = Capabilities::negotiate(config);
         log::debug!("the kernel agreed to {taken:?}");
-        self.vfs.note_kernel(taken.names());
         // Called once per session.
         let _ = self.capabilities.set(taken);
         Ok(())
@@ -523,6 +527,12 @@ impl Filesystem for Adapter {
             self.vfs.remove_xattr(ino.0, name),
             reply,
         );
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        let _handled = self.request(Operation::Access);
+        // 'Never ask again': the kernel checks modes by itself, or there is nobody but root to check.
+        reply.error(Errno::ENOSYS);
     }
 
     fn create(

@@ -51,6 +51,7 @@ impl Capabilities {
             ("no_open_support", self.no_open),
             ("no_opendir_support", self.no_opendir),
             ("explicit_inval_data", self.explicit_invalidation),
+            ("handle_killpriv_v2", self.kill_privileges),
             ("readdirplus", self.readdirplus),
         ];
         let taken = all.into_iter().filter(|(_, taken)| *taken);

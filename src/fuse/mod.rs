@@ -6,6 +6,7 @@ mod burst;
 mod capabilities;
 mod convert;
 mod notifier;
+mod numbers;
 mod pool;
 mod prune;
 mod replies;

@@ -36,6 +36,8 @@ enum Read {
     Gauges(fn(&Stats) -> Labelled<f64>),
     /// Only goes up while the daemon lives.
     Counter(fn(&Stats) -> u64),
+    /// The same in seconds.
+    Time(fn(&Stats) -> f64),
     Counters(fn(&Stats) -> Labelled<u64>),
     /// Durations in seconds.
     Durations(fn(&Stats) -> &super::Histogram),
@@ -49,7 +51,7 @@ impl Metric {
     pub fn kind(&self) -> &'static str {
         match self.read {
             Read::Gauge(_) | Read::Gauges(_) => "gauge",
-            Read::Counter(_) | Read::Counters(_) => "counter",
+            Read::Counter(_) | Read::Counters(_) | Read::Time(_) => "counter",
             Read::Durations(_) => "histogram",
         }
     }
@@ -57,7 +59,7 @@ impl Metric {
     fn metric_type(&self) -> MetricType {
         match self.read {
             Read::Gauge(_) | Read::Gauges(_) => MetricType::Gauge,
-            Read::Counter(_) | Read::Counters(_) => MetricType::Counter,
+            Read::Counter(_) | Read::Counters(_) | Read::Time(_) => MetricType::Counter,
             Read::Durations(_) => MetricType::Histogram,
         }
     }
@@ -77,6 +79,7 @@ impl Metric {
                     .encode_gauge(value)
             }),
             Read::Counter(read) => encoder.encode_counter::<NoLabelSet, _, f64>(&read(stats), None),
+            Read::Time(read) => encoder.encode_counter::<NoLabelSet, _, f64>(&read(stats), None),
             Read::Counters(read) => read(stats).iter().try_for_each(|(label, value)| {
                 encoder
                     .encode_family(&[(key, label.as_str())])?
@@ -249,6 +252,18 @@ pub const METRICS: &[Metric] = &[
         help: "Messages from the kernel, by operation; those that have not come are left out",
         label: Some("operation"),
         read: Read::Counters(|stats| stats.requests.clone().into_iter().collect()),
+    },
+    Metric {
+        name: "kidafs_poll_seconds_total",
+        help: "Time that readers spent polling for the next message instead of sleeping, in seconds",
+        label: None,
+        read: Read::Time(|stats| stats.poll_seconds),
+    },
+    Metric {
+        name: "kidafs_latency_held_seconds_total",
+        help: "Time for which the CPU-latency request was held, up to the end of the last burst, in seconds",
+        label: None,
+        read: Read::Time(|stats| stats.latency_held_seconds),
     },
     Metric {
         name: "kidafs_errors_total",

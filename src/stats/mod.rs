@@ -35,7 +35,7 @@ pub struct Stats {
     /// Whether each entry's digest is stored and checked. It is not where the backing filesystem
     /// has no user extended attributes.
     pub digests: bool,
-    /// What the kernel agreed to, by the names that [`crate::fuse`] gives it.
+    /// What the kernel agreed to: the names of libfuse's capabilities, in lower case.
     pub kernel: Vec<String>,
     /// Content kept in memory.
     pub memory: Tier,
@@ -68,6 +68,10 @@ pub struct Stats {
     pub quarantined: u64,
     /// Messages from the kernel, by operation in lower case (`lookup`, `read`).
     pub requests: BTreeMap<String, u64>,
+    /// Time that readers spent polling for the next message instead of sleeping.
+    pub poll_seconds: f64,
+    /// Time for which the CPU-latency request was held, up to the end of the last burst.
+    pub latency_held_seconds: f64,
     /// Replies that were errors, by the errno's name (`ENOENT`, `ENOSPC`).
     pub errors: BTreeMap<String, u64>,
 }
@@ -118,6 +122,17 @@ pub struct Bucket {
     pub up_to_microseconds: u64,
     /// How many.
     pub count: u64,
+}
+
+impl Stats {
+    /// The share of its life for which the daemon held the CPU-latency request, from 0.0 to 1.0.
+    pub fn latency_held_share(&self) -> f64 {
+        if self.uptime_seconds > 0.0 {
+            (self.latency_held_seconds / self.uptime_seconds).clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
+    }
 }
 
 impl Histogram {

@@ -390,7 +390,10 @@ impl DiskTier {
     /// Begins a backing file that has no name yet.
     pub fn begin(&self, bits: u32) -> Result<Draft> {
         self.step(Step::Create)?;
-        self.writable()?.drafts.begin(mode(bits))
+        // Stamping extended attributes takes the right to write, which the mode alone gives an ordinary user.
+        self.writable()?
+            .drafts
+            .begin(mode(bits) | Mode::RUSR | Mode::WUSR)
     }
 
     /// Writes all of `bytes` at `offset`.

@@ -40,7 +40,7 @@ pub use error::{Error, Result};
 pub use notice::{Notice, Notices};
 pub use persist::Persisted;
 pub use readdir::DirEntry;
-pub use report::About;
+pub use report::{About, Supplement};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -85,8 +85,7 @@ pub struct Vfs {
     notices: Notices,
     counters: Counters,
     about: About,
-    /// What the kernel agreed to, once it has.
-    kernel: OnceLock<Vec<String>>,
+    supplement: OnceLock<Arc<dyn Supplement>>,
     keys: evict::Keys,
     /// Held while victims are chosen and removed.
     sweeping: parking_lot::Mutex<()>,
@@ -131,7 +130,7 @@ impl Vfs {
             notices,
             counters: Counters::default(),
             about,
-            kernel: OnceLock::new(),
+            supplement: OnceLock::new(),
             keys: evict::Keys::new(),
             sweeping: parking_lot::Mutex::new(()),
             sweeper: Trigger::default(),
