@@ -133,3 +133,33 @@ fn whatever_was_renamed_is_there_after_the_daemon_was_killed_at_any_moment() {
     live.unmount();
     assert_eq!(drafts(&dir), 0);
 }
+
+#[test]
+fn who_waits_for_a_daemon_that_does_not_answer_goes_on_after_a_lazy_umount() {
+    let folder = live::folder();
+    let dir = folder.path().join("cache");
+    let kept = name("a.html", 1);
+    let mut live = Live::start(&dir, &[]);
+    store(&dir, &kept, b"kept").unwrap();
+    live.signal(rustix::process::Signal::STOP);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| store(&dir, &name("b.html", 1), b"never answered"));
+        let output = live::kidafs()
+            .args(["umount", "--lazy"])
+            .arg(&dir)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(waiting.join().unwrap().is_err());
+    });
+    live.signal(rustix::process::Signal::CONT);
+    live.wait(Duration::from_secs(10));
+    drop(live);
+    let live = Live::start(&dir, &[]);
+    assert_eq!(fs::read(dir.join(&kept)).unwrap(), b"kept");
+    live.unmount();
+}
