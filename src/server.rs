@@ -116,11 +116,12 @@ pub fn serve(
     );
     let bursts = Arc::new(bursts);
     let burst_end = bursts.start()?;
+    let for_notices = device.try_clone()?;
     let adapter = Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts))?;
     vfs.supplement(adapter.numbers());
     let session = Session::from_fd(adapter, device, SessionACL::All, session_options(config))
         .map_err(ServerError::Session)?;
-    let notifier = Notifier::start(session.notifier(), Arc::clone(&vfs), queue)?;
+    let notifier = Notifier::start(session.notifier(), for_notices, Arc::clone(&vfs), queue)?;
     let workers = Workers::start(Arc::clone(&vfs))?;
     if config.warm && Role::of_this_process() != Role::Background {
         warm(&mount_point)?;

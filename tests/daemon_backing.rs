@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use common::daemon::folder;
+use common::situation::{is_in, is_root, run_test_in};
 use kidafs::daemon::backing::{Backing, BackingError, Sharing, create};
 
 fn open(path: &Path) -> Result<Backing, BackingError> {
@@ -28,10 +29,6 @@ fn mode(path: &Path) -> u32 {
 
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
-}
-
-fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 #[test]
@@ -204,6 +201,32 @@ fn a_missing_directory_is_created_for_its_owner_alone() {
     set_mode(&target, 0o750);
     create(&target).unwrap();
     assert_eq!(mode(&target), 0o750);
+}
+
+#[test]
+fn on_a_read_only_filesystem_nothing_is_locked_and_only_read_only_is_served() {
+    let test = "on_a_read_only_filesystem_nothing_is_locked_and_only_read_only_is_served";
+    if is_in(test) {
+        let read_only = Sharing {
+            read_only: true,
+            ..Sharing::default()
+        };
+        for name in ["never-served", "served-before"] {
+            let dir = std::env::temp_dir().join(name);
+            let refusal = refusal(&dir);
+            assert!(refusal.contains("read-only filesystem"), "{refusal}");
+            assert!(refusal.contains("serve it with --read-only"), "{refusal}");
+            // Two at once, since neither can change anything.
+            let first = Backing::open(&dir, read_only).unwrap();
+            let second = Backing::open(&dir, read_only).unwrap();
+            assert!(first.private().is_none() && second.private().is_none());
+        }
+    } else if is_root() {
+        let script = "mount -t tmpfs -o mode=0700 none \"$TMPDIR\" && cd \"$TMPDIR\" \
+            && mkdir -m 700 never-served served-before served-before/.kidafs \
+            && : > served-before/.kidafs/lock && mount -o remount,ro none \"$TMPDIR\" && exec";
+        run_test_in(test, script, test);
+    }
 }
 
 #[test]

@@ -12,16 +12,18 @@ use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use common::daemon::process::{Session, arguments, be_daemon, hear, listen, mount_point};
-use common::daemon::{FILE_NAME, folder, is_mount_root};
+use common::daemon::process::{
+    Session, arguments, be_daemon, hear, let_it_answer, listen, mount_point,
+};
+use common::daemon::{FILE_NAME, folder, is_mount_root, unmount_patiently};
 use kidafs::daemon::mount;
 use kidafs::daemon::mountpoint::{State, inspect};
 use kidafs::daemon::serve::BUSY_LIMIT;
 use kidafs::daemon::start::{Daemon, Role, StartError, start};
-use kidafs::daemon::unmount::{Unmounted, unmount};
+use kidafs::daemon::unmount::Unmounted;
 use rustix::process::{Pid, Signal};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -98,7 +100,7 @@ fn an_external_unmount_writes_everything_and_ends_well() {
     let socket = listen(folder.path());
     let daemon = start_daemon(folder.path());
     let dir = mount_point(folder.path());
-    assert_eq!(unmount(&dir, false, SOON).unwrap(), Unmounted::Ended);
+    assert_eq!(unmount_patiently(&dir, SOON), Unmounted::Ended);
     // It has ended already: unmount waited.
     socket.set_nonblocking(true).unwrap();
     assert_eq!(hear(&socket), "flush");
@@ -226,21 +228,118 @@ fn a_session_that_fails_or_panics_leaves_the_plain_directory() {
 fn in_the_foreground_a_service_manager_is_told_of_the_start_and_the_end() {
     let folder = folder();
     let socket = listen(folder.path());
-    let manager = folder.path().join("manager");
-    let notices = UnixDatagram::bind(&manager).unwrap();
-    notices.set_read_timeout(Some(SOON)).unwrap();
-    let mut daemon = Command::new(std::env::current_exe().unwrap())
-        .args(arguments(folder.path(), Session::Runs))
-        .env("NOTIFY_SOCKET", &manager)
+    let daemon = in_foreground(folder.path(), Session::Runs, "true");
+    daemon.await_ready();
+    assert!(mount_point(folder.path()).join(FILE_NAME).exists());
+    let id = Pid::from_child(&daemon.process);
+    rustix::process::kill_process(id, Signal::TERM).unwrap();
+    assert_eq!(hear(&daemon.notices), "STOPPING=1\n");
+    assert_eq!(hear(&socket), "flush");
+    assert!(daemon.end().0.success());
+}
+
+#[test]
+fn what_cannot_be_written_at_the_end_is_told_and_the_mount_is_gone_all_the_same() {
+    let folder = folder();
+    let socket = listen(folder.path());
+    let daemon = in_foreground(folder.path(), Session::LosesSomething, "true");
+    daemon.await_ready();
+    assert_eq!(
+        unmount_patiently(&mount_point(folder.path()), SOON),
+        Unmounted::Ended
+    );
+    assert_eq!(hear(&socket), "flush");
+    let (status, said) = daemon.end();
+    assert_eq!(status.code(), Some(1));
+    let expected = "not everything could be written to the backing directory: the disk is full";
+    assert!(said.contains(expected), "{said}");
+    assert!(!is_mount_root(&mount_point(folder.path())));
+}
+
+#[test]
+fn it_may_have_as_many_files_open_as_its_user_may() {
+    let folder = folder();
+    let _socket = listen(folder.path());
+    let daemon = in_foreground(folder.path(), Session::Runs, "ulimit -Sn 100");
+    daemon.await_ready();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.process.id())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let words: Vec<_> = files.unwrap().split_whitespace().collect();
+    let (soft, hard) = (words[3], words[4]);
+    assert_eq!(soft, hard);
+    assert_ne!(soft, "100");
+    let id = Pid::from_child(&daemon.process);
+    rustix::process::kill_process(id, Signal::TERM).unwrap();
+    assert!(daemon.end().0.success());
+}
+
+#[test]
+fn if_the_starter_is_interrupted_the_daemon_takes_its_mount_back() {
+    let folder = folder();
+    let socket = listen(folder.path());
+    let mut starter = Command::new(std::env::current_exe().unwrap())
+        .args(["-q", "--exact", "start_process"])
+        .arg(folder.path())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    assert_eq!(hear(&notices), "READY=1\n");
-    assert!(mount_point(folder.path()).join(FILE_NAME).exists());
-    rustix::process::kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
-    assert_eq!(hear(&notices), "STOPPING=1\n");
+    assert_eq!(hear(&socket), "waiting");
+    assert!(is_mount_root(&mount_point(folder.path())));
+    starter.kill().unwrap();
+    starter.wait().unwrap();
+    let_it_answer(folder.path());
     assert_eq!(hear(&socket), "flush");
-    assert!(daemon.wait().unwrap().success());
+    assert!(!is_mount_root(&mount_point(folder.path())));
+}
+
+/// Not a test: a command that starts a daemon in the background, and has to wait for it.
+#[test]
+fn start_process() {
+    let mut words = std::env::args_os().skip_while(|it| it != "start_process");
+    if let Some(folder) = words.nth(1) {
+        let arguments = arguments(Path::new(&folder), Session::Waits);
+        start(Role::Background, arguments).unwrap();
+    }
+}
+
+/// A daemon in the foreground, under a service manager's eyes.
+struct InForeground {
+    process: Child,
+    notices: UnixDatagram,
+}
+
+/// Starts one in a shell that runs `before` first.
+fn in_foreground(folder: &Path, session: Session, before: &str) -> InForeground {
+    let manager = folder.join("manager");
+    let notices = UnixDatagram::bind(&manager).unwrap();
+    notices.set_read_timeout(Some(SOON)).unwrap();
+    let process = Command::new("sh")
+        .args(["-c", &format!("{before} && exec \"$0\" \"$@\"")])
+        .arg(std::env::current_exe().unwrap())
+        .args(arguments(folder, session))
+        .env("NOTIFY_SOCKET", &manager)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    InForeground { process, notices }
+}
+
+impl InForeground {
+    fn await_ready(&self) {
+        assert_eq!(hear(&self.notices), "READY=1\n");
+    }
+
+    /// Waits for its end: its exit status, and what it said on standard error.
+    fn end(self) -> (ExitStatus, String) {
+        let output = self.process.wait_with_output().unwrap();
+        (
+            output.status,
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    }
 }
 
 /// Returns when `dir` is no mount point any more; the kernel tells of every change.

@@ -12,13 +12,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::daemon::process::{
-    Session, arguments, be_daemon, hear, listen, log_file, mount_point, supervised_arguments,
+    Session, arguments, be_daemon, hear, let_it_answer, listen, log_file, mount_point,
+    supervised_arguments,
 };
-use common::daemon::{FILE_NAME, folder, is_mount_root};
+use common::daemon::{FILE_NAME, folder, is_mount_root, unmount_patiently};
 use kidafs::daemon::mountpoint::{State, inspect};
 use kidafs::daemon::start::{Daemon, Role, StartError, start};
 use kidafs::daemon::supervise::MOST_DEATHS;
@@ -39,9 +40,9 @@ fn start_supervisor(folder: &Path, session: Session) -> Daemon {
 }
 
 /// The same in the foreground, as a service manager does.
-fn start_in_foreground(folder: &Path, manager: &Path) -> Child {
+fn start_in_foreground(folder: &Path, session: Session, manager: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(supervised_arguments(folder, Session::Runs))
+        .args(supervised_arguments(folder, session))
         .env("NOTIFY_SOCKET", manager)
         .stdout(Stdio::null())
         .stderr(File::create(folder.join("terminal")).unwrap())
@@ -182,7 +183,7 @@ fn an_unmount_ends_both() {
     let socket = listen(folder.path());
     let dir = mount_point(folder.path());
     let supervisor = start_supervisor(folder.path(), Session::Runs);
-    assert_eq!(unmount(&dir, false, SOON).unwrap(), Unmounted::Ended);
+    assert_eq!(unmount_patiently(&dir, SOON), Unmounted::Ended);
     assert_eq!(hear(&socket), "flush");
     assert_eq!(hear(&socket), "Cleanly");
     assert!(supervisor.wait().unwrap().success());
@@ -236,7 +237,7 @@ fn one_that_ended_as_told_but_could_not_write_everything_is_told_and_not_started
     let socket = listen(folder.path());
     let dir = mount_point(folder.path());
     let supervisor = start_supervisor(folder.path(), Session::LosesSomething);
-    unmount(&dir, false, SOON).unwrap();
+    unmount_patiently(&dir, SOON);
     assert_eq!(hear(&socket), "flush");
     assert_eq!(supervisor.wait().unwrap().code(), Some(1));
     assert_plain(&dir);
@@ -269,7 +270,7 @@ fn if_the_supervisor_is_killed_the_daemon_goes_on() {
     send(pid(&supervisor), Signal::KILL);
     assert_eq!(supervisor.wait().unwrap().signal(), Some(9));
     assert!(dir.join(FILE_NAME).exists());
-    assert_eq!(unmount(&dir, false, SOON).unwrap(), Unmounted::Ended);
+    assert_eq!(unmount_patiently(&dir, SOON), Unmounted::Ended);
     assert_eq!(hear(&socket), "flush");
     assert_eq!(hear(&socket), "Cleanly");
 }
@@ -314,6 +315,42 @@ fn between_deaths_a_signal_ends_it() {
 }
 
 #[test]
+fn told_to_end_while_the_daemon_starts_both_end_and_nobody_is_told_that_it_is_ready() {
+    let folder = folder();
+    let socket = listen(folder.path());
+    let manager = folder.path().join("manager");
+    let notices = UnixDatagram::bind(&manager).unwrap();
+    let mut supervisor = start_in_foreground(folder.path(), Session::Waits, &manager);
+    assert_eq!(hear(&socket), "waiting");
+    send(Pid::from_child(&supervisor), Signal::TERM);
+    // That it has begun to end is told before the daemon is.
+    assert_eq!(hear(&notices), "STOPPING=1\n");
+    let_it_answer(folder.path());
+    assert_eq!(hear(&socket), "flush");
+    assert_eq!(hear(&socket), "Cleanly");
+    assert!(supervisor.wait().unwrap().success());
+    assert_plain(&mount_point(folder.path()));
+    notices.set_nonblocking(true).unwrap();
+    assert!(notices.recv(&mut [0]).is_err(), "it was told more");
+}
+
+#[test]
+fn if_the_starter_is_interrupted_both_end() {
+    let folder = folder();
+    let socket = listen(folder.path());
+    let mut starter = start_process_for(folder.path(), Session::Waits)
+        .spawn()
+        .unwrap();
+    assert_eq!(hear(&socket), "waiting");
+    starter.kill().unwrap();
+    starter.wait().unwrap();
+    let_it_answer(folder.path());
+    assert_eq!(hear(&socket), "flush");
+    assert_eq!(hear(&socket), "Cleanly");
+    assert_plain(&mount_point(folder.path()));
+}
+
+#[test]
 fn in_the_background_both_hold_nothing_of_the_starter() {
     let folder = folder();
     let _socket = listen(folder.path());
@@ -352,7 +389,7 @@ fn a_service_manager_is_told_once_and_by_the_supervisor() {
     let manager = folder.path().join("manager");
     let notices = UnixDatagram::bind(&manager).unwrap();
     notices.set_read_timeout(Some(SOON)).unwrap();
-    let mut supervisor = start_in_foreground(folder.path(), &manager);
+    let mut supervisor = start_in_foreground(folder.path(), Session::Runs, &manager);
     assert_eq!(hear(&notices), "READY=1\n");
     let daemon = daemon_of(&dir);
     send(daemon, Signal::KILL);
@@ -374,7 +411,8 @@ fn in_the_background_a_service_manager_is_told_the_supervisors_process_id() {
     let manager = folder.path().join("manager");
     let notices = UnixDatagram::bind(&manager).unwrap();
     notices.set_read_timeout(Some(SOON)).unwrap();
-    let started = started_for(folder.path(), &manager);
+    let mut starter = start_process_for(folder.path(), Session::Runs);
+    let started = starter.env("NOTIFY_SOCKET", &manager).status().unwrap();
     assert!(started.success());
     let told = hear(&notices);
     let daemon = daemon_of(&mount_point(folder.path()));
@@ -394,22 +432,28 @@ fn an_ordinary_user_has_the_same_promises() {
 /// Not a test: a command that starts a supervisor in the background and ends.
 #[test]
 fn start_process() {
-    let mut arguments = std::env::args_os();
-    if arguments.any(|argument| argument == "start_process")
-        && let Some(folder) = arguments.next()
-    {
-        start_supervisor(Path::new(&folder), Session::Runs);
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let Some(at) = arguments.iter().position(|it| it == "start_process") else {
+        return;
+    };
+    if let Some(folder) = arguments.get(at + 1) {
+        let session = if arguments.contains(&"Waits".into()) {
+            Session::Waits
+        } else {
+            Session::Runs
+        };
+        start_supervisor(Path::new(folder), session);
     }
 }
 
-fn started_for(folder: &Path, manager: &Path) -> ExitStatus {
-    Command::new(std::env::current_exe().unwrap())
+fn start_process_for(folder: &Path, session: Session) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["-q", "--exact", "start_process"])
         .arg(folder)
-        .env("NOTIFY_SOCKET", manager)
-        .stdout(Stdio::null())
-        .status()
-        .unwrap()
+        .arg(format!("{session:?}"))
+        .stdout(Stdio::null());
+    command
 }
 
 fn parent_of(pid: Pid) -> Pid {

@@ -58,7 +58,7 @@ fn update(path: &Path) -> File {
 fn stat_is_true_after_each_operation_on_a_file() {
     let mount = Mount::new(&[]);
     let committed = mount.commit("committed", vec![b'a'; 10_000]);
-    let staged = mount.path("staged.abcdefgh.tmp");
+    let staged = mount.path("tmpabcdefgh");
     fs::write(&staged, vec![b'a'; 10_000]).unwrap();
     let in_place = mount.path("in-place");
     fs::write(&in_place, vec![b'a'; 10_000]).unwrap();
@@ -109,7 +109,7 @@ fn stat_is_true_after_each_operation_on_a_file() {
                 5_000,
                 false,
                 Box::new(|| {
-                    let other = path.with_file_name("other.abcdefgh.tmp");
+                    let other = path.with_file_name("tmpother000");
                     fs::rename(&path, &other).unwrap();
                     fs::rename(&other, &path).unwrap();
                 }),
@@ -215,7 +215,7 @@ fn stat_is_true_of_what_has_lost_its_name() {
 #[test]
 fn a_commit_leaves_mode_and_times_as_they_were_staged() {
     let mount = Mount::new(&[]);
-    let staged = mount.path("entry.abcdefgh.tmp");
+    let staged = mount.path("tmpabcdefgh");
     fs::write(&staged, "content").unwrap();
     fs::set_permissions(&staged, fs::Permissions::from_mode(0o604)).unwrap();
     let before = stat(&staged);
@@ -294,7 +294,7 @@ fn times_are_kept_to_the_nanosecond() {
 fn times_set_before_the_commit_are_the_entrys() {
     let mount = Mount::new(&[]);
     for (at, time) in TIMES.into_iter().enumerate() {
-        let staged = mount.path("entry.abcdefgh.tmp");
+        let staged = mount.path("tmpabcdefgh");
         fs::write(&staged, "content").unwrap();
         set_times(&staged, time, time);
         let entry = mount.path(format!("entry{at}"));
@@ -333,15 +333,15 @@ fn extended_attributes_are_kept() {
     };
     fs::create_dir(mount.path("dir")).unwrap();
     mount.commit("entry", "content");
-    fs::write(mount.path("staged.abcdefgh.tmp"), "content").unwrap();
-    for name in ["dir", "entry", "staged.abcdefgh.tmp"] {
+    fs::write(mount.path("tmpabcdefgh"), "content").unwrap();
+    for name in ["dir", "entry", "tmpabcdefgh"] {
         set(&mount.path(name), name);
         assert_eq!(
             get(&mount.path(name), "user.note").unwrap(),
             name.as_bytes()
         );
     }
-    fs::rename(mount.path("staged.abcdefgh.tmp"), mount.path("committed")).unwrap();
+    fs::rename(mount.path("tmpabcdefgh"), mount.path("committed")).unwrap();
     // Changed in place and persisted, it keeps them as well.
     update(&mount.path("entry"))
         .write_all_at(b"CON", 0)
@@ -352,7 +352,7 @@ fn extended_attributes_are_kept() {
         assert_eq!(get(&root.join("entry"), "user.note").unwrap(), b"entry");
         assert_eq!(
             get(&root.join("committed"), "user.note").unwrap(),
-            b"staged.abcdefgh.tmp"
+            b"tmpabcdefgh"
         );
     };
     check(mount.dir());

@@ -79,8 +79,8 @@ fn appending_goes_to_the_end_whoever_wrote_last() {
 fn truncation_cuts_off_and_fills_with_zeros() {
     let mount = Mount::new(&[]);
     let committed = mount.commit("committed", "0123456789");
-    fs::write(mount.path("staged.abcdefgh.tmp"), "0123456789").unwrap();
-    for path in [committed, mount.path("staged.abcdefgh.tmp")] {
+    fs::write(mount.path("tmpabcdefgh"), "0123456789").unwrap();
+    for path in [committed, mount.path("tmpabcdefgh")] {
         let file = update(&path);
         file.set_len(4).unwrap();
         assert_eq!(read(&path), b"0123");
@@ -175,7 +175,7 @@ fn what_was_unlinked_or_replaced_stays_as_it_was_for_who_has_it_open() {
 fn what_was_unlinked_can_still_be_written_and_leaves_nothing() {
     let mut mount = Mount::new(&[]);
     let committed = mount.commit("committed", "0123456789");
-    let staged = mount.path("staged.abcdefgh.tmp");
+    let staged = mount.path("tmpabcdefgh");
     fs::write(&staged, "0123456789").unwrap();
     for path in [committed, staged] {
         let mut file = update(&path);
@@ -225,7 +225,7 @@ fn rename_without_replacement_and_exchange() {
     rename_with(&new, &mount.path("dir"), exchange).unwrap();
     assert_eq!(read(mount.path("dir")), b"b");
     assert!(new.join("sub").is_dir());
-    let staged = mount.path("staged.abcdefgh.tmp");
+    let staged = mount.path("tmpabcdefgh");
     fs::write(&staged, "staged").unwrap();
     rename_with(&staged, &b, exchange).unwrap();
     assert_eq!(
@@ -276,11 +276,11 @@ fn directories_are_renamed_with_all_that_is_in_them() {
 fn a_directory_goes_only_when_it_is_empty() {
     let mount = Mount::new(&[]);
     fs::create_dir(mount.path("dir")).unwrap();
-    fs::write(mount.path("dir/staged.abcdefgh.tmp"), "").unwrap();
+    fs::write(mount.path("dir/tmpabcdefgh"), "").unwrap();
     assert_eq!(errno(fs::remove_dir(mount.path("dir"))), Errno::NOTEMPTY);
     assert_eq!(errno(fs::remove_file(mount.path("dir"))), Errno::ISDIR);
     assert_eq!(errno(fs::create_dir(mount.path("dir"))), Errno::EXIST);
-    let staged = mount.path("dir/staged.abcdefgh.tmp");
+    let staged = mount.path("dir/tmpabcdefgh");
     assert_eq!(errno(fs::remove_dir(&staged)), Errno::NOTDIR);
     assert_eq!(errno(fs::metadata(staged.join("below"))), Errno::NOTDIR);
     fs::remove_file(staged).unwrap();
@@ -366,8 +366,7 @@ fn modes_and_the_umask() {
         }
     }
     // In a process of its own: the umask is one for all threads.
-    let script =
-        "umask 027; : > file; mkdir folder; : > new.abcdefgh.tmp; mv new.abcdefgh.tmp renamed";
+    let script = "umask 027; : > file; mkdir folder; : > tmpnew00000; mv tmpnew00000 renamed";
     let mut shell = std::process::Command::new("sh");
     common::mount::done(shell.args(["-c", script]).current_dir(mount.dir()));
     for _ in 0..2 {
@@ -440,6 +439,7 @@ fn the_hidden_folder_cannot_be_changed() {
     assert_eq!(errno(fs::write(hidden.join("new"), "")), refusal);
     assert_eq!(errno(fs::remove_file(&pid)), refusal);
     assert_eq!(errno(fs::rename(&entry, &pid)), refusal);
+    assert_eq!(errno(fs::rename(&pid, mount.path("new"))), refusal);
     assert_eq!(errno(fs::remove_dir(&hidden)), Errno::PERM);
     assert_eq!(errno(fs::rename(&hidden, mount.path("new"))), Errno::PERM);
     assert_eq!(errno(fs::create_dir(&hidden)), Errno::EXIST);

@@ -246,7 +246,8 @@ impl Supervisor<'_> {
                 Event::Said(Word::Ending) => self.stopping(&mut wanted),
                 Event::Said(Word::Ready) => {
                     answered = Some(Instant::now());
-                    if let Err(error) = self.answers(&daemon) {
+                    // One that is about to end is of no use to anybody who waits for it.
+                    if !wanted && let Err(error) = self.answers(&daemon) {
                         daemon.send(Signal::TERM);
                         self.await_end();
                         self.detach()?;

@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig, LockOwner,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 
 use super::burst::Bursts;
@@ -427,11 +427,7 @@ impl Filesystem for Adapter {
     ) {
         let _handled = self.request(Operation::Readdirplus);
         let listed = self.vfs.read_dir(ino.0, offset, true, |entry| {
-            // One time-out serves for both here, so it is the shorter one.
-            let ttl = self
-                .replies
-                .entry_ttl(&entry.stat)
-                .min(self.replies.attr_ttl(&entry.stat));
+            let ttl = self.replies.listing_ttl(&entry.stat);
             let attr = file_attr(&entry.stat);
             !reply.add(
                 attr.ino,
@@ -531,6 +527,12 @@ impl Filesystem for Adapter {
             self.vfs.remove_xattr(ino.0, name),
             reply,
         );
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        let _handled = self.request(Operation::Access);
+        // 'Never ask again': the kernel checks modes by itself, or there is nobody but root to check.
+        reply.error(Errno::ENOSYS);
     }
 
     fn create(

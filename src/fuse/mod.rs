@@ -8,6 +8,7 @@ mod convert;
 mod notifier;
 mod numbers;
 mod pool;
+mod prune;
 mod replies;
 
 pub use adapter::Adapter;

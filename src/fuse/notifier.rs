@@ -1,11 +1,13 @@
 //! The thread that tells the kernel what it did not ask for.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use fuser::INodeNo;
 
+use super::prune::Pruner;
 use crate::vfs::{Notice, Vfs};
 
 /// Sends notices to the kernel, one after the other, from a thread of its own.
@@ -19,21 +21,23 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Starts the thread. It ends when the last sender of `notices` is gone.
+    /// Starts the thread; `device` is one more descriptor of the connection. It ends when the last sender of `notices` is gone.
     ///
     /// # Errors
     /// That of the system, if it has no room for a thread.
     pub fn start(
         kernel: fuser::Notifier,
+        device: OwnedFd,
         vfs: Arc<Vfs>,
         notices: Receiver<Notice>,
     ) -> std::io::Result<Self> {
+        let pruner = Pruner::new(device);
         let thread = std::thread::Builder::new()
             .name("kidafs-notify".to_owned())
             .spawn(move || {
                 notices
                     .iter()
-                    .for_each(|notice| tell(&kernel, &vfs, notice))
+                    .for_each(|notice| tell(&kernel, &pruner, &vfs, notice))
             })?;
         Ok(Self { thread })
     }
@@ -46,9 +50,10 @@ impl Notifier {
     }
 }
 
-fn tell(kernel: &fuser::Notifier, vfs: &Vfs, notice: Notice) {
+fn tell(kernel: &fuser::Notifier, pruner: &Pruner, vfs: &Vfs, notice: Notice) {
     let told = match &notice {
-        Notice::Entry { parent, name } => kernel.inval_entry(INodeNo(*parent), name),
+        Notice::Entry { ino, .. } if pruner.prune(*ino) => Ok(()),
+        Notice::Entry { parent, name, .. } => kernel.inval_entry(INodeNo(*parent), name),
         Notice::Inode { ino } => kernel.inval_inode(INodeNo(*ino), 0, 0),
         Notice::Settled(done) => {
             // Nobody waits any more: nothing to do.

@@ -14,6 +14,9 @@ pub(super) const GENERATION: Generation = Generation(0);
 /// As good as for ever: attributes change through this mount alone, or are invalidated by a notice.
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 
+/// How long a listing may stand for a look-up that would find a corrupt file missing.
+const UNCHECKED_TTL: Duration = Duration::from_secs(1);
+
 /// Turns results into replies, from whichever thread has them.
 #[derive(Debug, Clone)]
 pub(super) struct Replies {
@@ -35,6 +38,17 @@ impl Replies {
         match stat.kind {
             Kind::Directory if stat.generated => Vfs::GENERATED_TTL,
             _ => FOREVER,
+        }
+    }
+
+    /// The time-out of a name and its attributes in a listing, where one serves for both. What has not been
+    /// checked yet is soon to be looked up by its name: only that checks it.
+    pub(super) fn listing_ttl(&self, stat: &Stat) -> Duration {
+        let ttl = self.entry_ttl(stat).min(self.attr_ttl(stat));
+        if stat.checked {
+            ttl
+        } else {
+            ttl.min(UNCHECKED_TTL)
         }
     }
 

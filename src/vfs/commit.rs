@@ -62,6 +62,8 @@ impl Vfs {
     /// ESTALE, EPERM in the hidden folder; those of the backing filesystem, ENOSPC among them.
     pub fn rename(&self, from: (u64, &OsStr), to: (u64, &OsStr), mode: RenameMode) -> Result<()> {
         self.check_writable()?;
+        self.check_name(from.0, from.1)?;
+        self.check_name(to.0, to.1)?;
         let size = self.staged_size(from)?;
         let target = self.child_of(to)?;
         if let Some(size) = size {
@@ -114,8 +116,6 @@ impl Vfs {
         to: (u64, &OsStr),
         mode: RenameMode,
     ) -> Result<Flushed> {
-        self.check_name(from.0, from.1)?;
-        self.check_name(to.0, to.1)?;
         let from = Side {
             parent: self.directory(from.0)?,
             name: from.1,

@@ -115,8 +115,10 @@ impl Vfs {
         }
         let version = node.version.load(Ordering::Acquire);
         let found = self.load(node, patience)?;
-        if let (Some(Committed::Whole(bytes)), Some(content)) = (&found, node.content()) {
+        if found.is_some() {
             node.verified.store(true, Ordering::Release);
+        }
+        if let (Some(Committed::Whole(bytes)), Some(content)) = (&found, node.content()) {
             let content = content.lock();
             // A change in place, or a commit of one, that came meanwhile has newer content.
             if matches!(*content, Content::Committed)

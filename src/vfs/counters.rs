@@ -42,12 +42,13 @@ pub enum Operation {
     Readdirplus,
     Fsyncdir,
     Create,
+    Access,
     Other,
 }
 
 impl Operation {
     /// The names, in the order of the values.
-    const NAMES: [&'static str; 28] = [
+    const NAMES: [&'static str; 29] = [
         "lookup",
         "forget",
         "getattr",
@@ -75,6 +76,7 @@ impl Operation {
         "readdirplus",
         "fsyncdir",
         "create",
+        "access",
         "other",
     ];
 

@@ -138,17 +138,18 @@ impl Vfs {
     /// One round: returns how many victims there were, and how many of them are gone.
     fn sweep_round(&self, limits: &Limits) -> (usize, usize) {
         let _one_at_a_time = self.sweeping.lock();
-        let victims = evict::plan(&self.evictables(&[]), self.now(), limits, self.free());
+        let now = self.now();
+        let victims = evict::plan(&self.evictables(&[]), now, limits, self.free());
         let done = victims
             .iter()
             .take(ROUND)
-            .filter(|victim| self.evict(victim))
+            .filter(|victim| self.evict(victim, now))
             .count();
         (victims.len(), done)
     }
 
     /// Removes one victim, unless it was used or changed since the plan was made.
-    fn evict(&self, victim: &Victim) -> bool {
+    fn evict(&self, victim: &Victim, planned_at: SystemTime) -> bool {
         let Ok(node) = self.node(victim.id) else {
             return false;
         };
@@ -161,7 +162,8 @@ impl Vfs {
         {
             let _names = folder.names.lock();
             let staged = victim.reason == Reason::StaleTemp;
-            if !node.is_at(&place) || is_buffered(&node) != staged {
+            let used_since = !staged && node.last_used() > planned_at;
+            if !node.is_at(&place) || is_buffered(&node) != staged || used_since {
                 return false;
             }
             if let Err(error) = self.remove_at(&place.parent, folder, &place.name, &node) {
@@ -172,6 +174,7 @@ impl Vfs {
         log::debug!("evicted {:?}: {}", place.name, victim.reason);
         self.counters.evicted(victim.reason, victim.size);
         self.notices.send(Notice::Entry {
+            ino: node.ino,
             parent: place.parent.ino,
             name: place.name.to_os_string(),
         });
@@ -206,9 +209,10 @@ impl Vfs {
             if fits() {
                 return Ok(());
             }
-            let victims = evict::plan(&self.evictables(&spared), self.now(), &limits, None);
+            let now = self.now();
+            let victims = evict::plan(&self.evictables(&spared), now, &limits, None);
             victims.iter().take(ROUND).for_each(|victim| {
-                self.evict(victim);
+                self.evict(victim, now);
             });
         }
         fits().then_some(()).ok_or(Error::NO_ROOM)
@@ -231,11 +235,12 @@ impl Vfs {
             keep_free: KeepFree::Bytes(keep),
             ..Limits::from(&self.config)
         };
-        let victims = evict::plan(&self.evictables(spared), self.now(), &limits, Some(free));
+        let now = self.now();
+        let victims = evict::plan(&self.evictables(spared), now, &limits, Some(free));
         let evicted = victims
             .iter()
             .take(ROUND)
-            .filter(|victim| self.evict(victim))
+            .filter(|victim| self.evict(victim, now))
             .count();
         log::warn!("the backing filesystem is full: {evicted} entries evicted");
         evicted > 0

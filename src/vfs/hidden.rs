@@ -72,6 +72,7 @@ impl Vfs {
             ino,
             kind,
             generated: true,
+            checked: true,
             links,
             attr: Attr {
                 size,
@@ -138,6 +139,7 @@ impl Vfs {
     pub(super) fn forget_number(&self, node: &Node) {
         if node.numbered.load(Ordering::Acquire) {
             self.notices.send(Notice::Entry {
+                ino: node.ino,
                 parent: NUMBERS,
                 name: node.ino.to_string().into(),
             });

@@ -109,7 +109,7 @@ impl Vfs {
         about: About,
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self> {
-        let disk = DiskTier::open(root, faults)?;
+        let disk = DiskTier::open(root, config.read_only, faults)?;
         let found = disk.root_found()?;
         let top = disk.open_dir(&disk.root(), OsStr::new("."))?;
         let root = Arc::new(Node::new(

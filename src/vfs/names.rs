@@ -121,6 +121,8 @@ impl Vfs {
         let body = Body::File(Mutex::new(Content::Buffered(Box::new(buffer))));
         let attr = self.attr_for(&parent, mode, caller);
         let node = self.enter(&parent, name, attr, body);
+        node.verified
+            .store(true, std::sync::atomic::Ordering::Release);
         self.in_place_changed(&node);
         Ok(node.stat())
     }

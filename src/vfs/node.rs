@@ -213,12 +213,21 @@ impl Node {
             ino: self.ino,
             kind: self.kind(),
             generated: matches!(self.body, Body::Snapshot(_)),
+            checked: self.is_checked(),
             links: match (named, self.kind()) {
                 (false, _) => 0,
                 (true, Kind::Directory) => 2,
                 (true, _) => 1,
             },
             attr: meta.attr,
+        }
+    }
+
+    /// Whether its content is known to be what was committed, as far as that has to be known.
+    pub(super) fn is_checked(&self) -> bool {
+        match &self.body {
+            Body::File(_) => self.verified.load(Ordering::Acquire),
+            _ => true,
         }
     }
 

@@ -9,8 +9,10 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 /// operation: operations only queue it, and the notifier's own thread, which holds no lock, sends it.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// The name is gone, or stands for something else.
+    /// A file is gone by the evictor's hand, and its name with it.
     Entry {
+        /// Its inode number.
+        ino: u64,
         /// The directory's inode number.
         parent: u64,
         /// The name.

@@ -218,8 +218,21 @@ impl Vfs {
         };
         let mut draft = self.draft(node, buffer, kept.as_ref())?;
         let flushed = self.publish(&mut draft, folder, &place.name, buffer.on_disk, flush)?;
+        self.keep_times(&place.parent, folder);
         self.settle(node, &mut content);
         Ok(Some(flushed))
+    }
+
+    /// The directory changed when its file was made, or not at all if that was there before; perhaps its times were
+    /// set since, by who copied it. That the file gets to the backing directory only now is not to be seen.
+    fn keep_times(&self, parent: &Node, folder: &Folder) {
+        let mtime = parent.meta.lock().attr.mtime;
+        let kept = self
+            .disk
+            .set_times(&folder.disk, OsStr::new("."), None, Some(mtime));
+        if let Err(error) = kept {
+            log::debug!("a directory's time cannot be kept: {error}");
+        }
     }
 
     /// Gives a draft its name, and with `flush` puts both on the medium. `Ok(Err(_))`: it has its name, but

@@ -80,6 +80,7 @@ impl Vfs {
         self.counters.evicted(Reason::Corrupt, charge(size));
         self.notices.send(Notice::Inode { ino: node.ino });
         self.notices.send(Notice::Entry {
+            ino: node.ino,
             parent: place.parent.ino,
             name: OsString::from(&*place.name),
         });

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread::JoinHandle;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
@@ -16,6 +16,7 @@ use fuser::{
 };
 use kidafs::daemon::mount::{self, MountOptions, Mounted};
 use kidafs::daemon::mountinfo;
+use kidafs::daemon::unmount::{UnmountError, Unmounted, unmount};
 
 const ROOT: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -125,6 +126,20 @@ pub(crate) fn serve(dir: &Path, options: &MountOptions) -> Served {
     let session = session(device).unwrap();
     let session = std::thread::spawn(move || session.run());
     Served { mounted, session }
+}
+
+/// Unmounts. A process that a test beside this one is just starting holds this process's descriptors
+/// until it runs its program, and with one of the mount makes it busy.
+pub(crate) fn unmount_patiently(dir: &Path, limit: Duration) -> Unmounted {
+    let deadline = Instant::now() + limit;
+    loop {
+        match unmount(dir, false, limit) {
+            Err(UnmountError::Busy { .. }) if Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            result => return result.unwrap(),
+        }
+    }
 }
 
 /// A directory for mounts. Dropped, it detaches what a failed test left mounted in it; a daemon

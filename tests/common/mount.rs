@@ -203,11 +203,11 @@ impl Mount {
         self.mount(&[]);
     }
 
-    /// Commits an entry as engines do: writes a temporary file beside it and renames that.
+    /// Commits an entry as engines do: writes a temporary file beside it, by a name of Mako's, which goes with every
+    /// entry's, and renames that. One at a time in each directory.
     pub(crate) fn commit(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
-        let mut temporary = path.clone().into_os_string();
-        temporary.push(".abcdefgh.tmp");
+        let temporary = path.with_file_name("tmpcommit0");
         fs::write(&temporary, content).unwrap();
         fs::rename(temporary, &path).unwrap();
         path
