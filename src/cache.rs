@@ -147,6 +147,11 @@ impl BytecodeCache {
         &self.dir
     }
 
+    /// How entries are named.
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
     /// The version tag of the entries that [`get`](Self::get) and [`set`](Self::set) are about.
     pub fn version(&self) -> &VersionTag {
         &self.version

@@ -124,7 +124,7 @@ impl Default for Config {
             read_only: false,
             allow_other: false,
             warm: false,
-            threads: 2,
+            threads: 1,
             poll: Duration::from_micros(200),
             latency: Latency::Auto,
             supervise: false,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -12,13 +13,14 @@ use std::time::{Duration, Instant};
 use fuser::{Session, SessionACL};
 
 use crate::clock::SystemClock;
-use crate::config::{Config, ResolvedConfig};
+use crate::config::{Config, Latency, ResolvedConfig};
 use crate::daemon::backing::{self, Backing, BackingError, Sharing};
 use crate::daemon::mount::{self, MountError, MountOptions};
+use crate::daemon::role::Role;
 use crate::daemon::serve::{self, Ended, ServeError, Service};
 use crate::daemon::signals::{HangUp, Signals};
 use crate::daemon::start::Start;
-use crate::fuse::{Adapter, Notifier};
+use crate::fuse::{Adapter, Bursts, Notifier};
 use crate::vfs::{self, About, Notices, Vfs};
 
 /// Why nothing is, or was, served. Each is one sentence that says what to do.
@@ -107,15 +109,23 @@ pub fn serve(
         path: backing.path().to_owned(),
         source,
     })?);
-    let session = Session::from_fd(
-        Adapter::new(Arc::clone(&vfs))?,
-        device,
-        SessionACL::All,
-        session_options(config),
-    )
-    .map_err(ServerError::Session)?;
-    let notifier = Notifier::start(session.notifier(), queue)?;
+    let bursts = Bursts::new(
+        device.try_clone()?,
+        config.poll,
+        config.latency == Latency::Auto,
+    );
+    let bursts = Arc::new(bursts);
+    let burst_end = bursts.start()?;
+    let for_notices = device.try_clone()?;
+    let adapter = Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts))?;
+    vfs.supplement(adapter.numbers());
+    let session = Session::from_fd(adapter, device, SessionACL::All, session_options(config))
+        .map_err(ServerError::Session)?;
+    let notifier = Notifier::start(session.notifier(), for_notices, Arc::clone(&vfs), queue)?;
     let workers = Workers::start(Arc::clone(&vfs))?;
+    if config.warm && Role::of_this_process() != Role::Background {
+        warm(&mount_point)?;
+    }
     let ended = serve::serve(
         mounted,
         start,
@@ -125,9 +135,32 @@ pub fn serve(
         &workers,
     );
     workers.stop();
+    bursts.stop();
+    if burst_end.join().is_err() {
+        log::error!("the burst thread panicked");
+    }
     drop(notifier);
     drop(backing);
     Ok(ended?)
+}
+
+/// Has another process read everything through the mount: this one must not. (`kidafs mount` does so itself
+/// when the daemon goes to the background.) Until the session answers, its first access waits.
+fn warm(mount_point: &Path) -> io::Result<()> {
+    let mut reader = Command::new("/proc/self/exe")
+        .arg("warm")
+        .arg("--")
+        .arg(mount_point)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()?;
+    let thread = std::thread::Builder::new().name("kidafs-warm".to_owned());
+    thread.spawn(move || match reader.wait() {
+        Ok(status) if status.success() => {}
+        Ok(status) => log::warn!("not everything was loaded: {status}"),
+        Err(error) => log::warn!("not everything was loaded: {error}"),
+    })?;
+    Ok(())
 }
 
 fn backing_path(config: &Config, mount_point: &Path) -> Result<PathBuf, ServerError> {

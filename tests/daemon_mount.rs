@@ -58,10 +58,29 @@ fn every_mount_is_nosuid_nodev_noexec() {
         .lines()
         .find(|line| line.contains(dir.path().to_str().unwrap()))
         .unwrap();
-    for option in ["rw", "nosuid", "nodev", "noexec", "default_permissions"] {
+    for option in ["rw", "nosuid", "nodev", "noexec"] {
         assert!(line.contains(option), "{option} is missing: {line}");
     }
     assert!(!line.contains("allow_other"), "{line}");
+    end(served);
+}
+
+#[test]
+fn the_kernel_checks_modes_wherever_anybody_but_root_gets_in() {
+    let dir = folder();
+    let root = rustix::process::geteuid().is_root();
+    let options = MountOptions {
+        allow_other: root,
+        ..MountOptions::default()
+    };
+    let served = serve(dir.path(), &options);
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = table
+        .lines()
+        .find(|line| line.contains(dir.path().to_str().unwrap()))
+        .unwrap();
+    assert_eq!(line.contains("allow_other"), root, "{line}");
+    assert!(line.contains("default_permissions"), "{line}");
     end(served);
 }
 

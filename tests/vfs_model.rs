@@ -1,5 +1,7 @@
 //! Random operations on the core and on a model of it: the same results, the same tree, also after a restart.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use kidafs::clock::ManualClock;
 use kidafs::config::{Config, Durability};
-use kidafs::vfs::{About, Caller, Changes, Kind, Notices, ROOT, RenameMode, Vfs};
+use kidafs::vfs::{About, Caller, Changes, Kind, Notices, Patience, ROOT, RenameMode, Vfs};
 use proptest::prelude::*;
 use rustix::io::Errno;
 
@@ -320,7 +322,7 @@ impl Real {
         for name in path {
             let stat = self
                 .vfs
-                .lookup(at.0, OsStr::new(NAMES[*name]))
+                .lookup(at.0, OsStr::new(NAMES[*name]), Patience::Any)
                 .map_err(|error| error.errno)?;
             self.vfs.forget(stat.ino, 1);
             at = (stat.ino, stat.kind);
@@ -353,7 +355,7 @@ impl Real {
                     .create(parent, name, 0o600, ME, true)
                     .map(|stat| self.vfs.forget(stat.ino, 1))
             }
-            Op::Write(path, at, data) => self.vfs.write(self.regular(path)?, *at, data),
+            Op::Write(path, at, data) => self.vfs.write(self.regular(path)?, *at, data, false),
             Op::Truncate(path, size) => {
                 let changes = Changes {
                     size: Some(*size),
@@ -428,7 +430,7 @@ impl Real {
                     }
                 }
                 Kind::File => {
-                    let bytes = self.vfs.read(stat.ino, 0, u32::MAX).unwrap();
+                    let bytes = self.vfs.read(stat.ino, 0, u32::MAX, Patience::Any).unwrap();
                     assert_eq!(bytes.len() as u64, stat.attr.size);
                     all.insert(name, (stat.kind, stat.attr.mode, bytes.to_vec()));
                 }

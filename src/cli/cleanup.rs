@@ -1,7 +1,8 @@
 //! `kidafs cleanup`: the engine's `BytecodeCache.cleanup`.
 
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -14,9 +15,9 @@ use super::print::{self, Side, Table};
 use super::target::Target;
 use super::{Outcome, Output};
 use crate::cache::{BytecodeCache, Victim};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::format::Pattern;
-use crate::stats::unix_seconds;
+use crate::stats::{EntryRow, time_of, unix_seconds};
 
 const DAY_SECONDS: u64 = 24 * 3600;
 
@@ -40,18 +41,46 @@ pub(super) struct Cleanup {
     json: bool,
 }
 
+/// What the engine's `cleanup` removes. On a mount the daemon's own list tells it, because looking at
+/// an entry is what the daemon counts as its use.
+fn victims(target: &Target, age: Duration) -> anyhow::Result<Vec<Victim>> {
+    let Some(rows) = target.hidden_lines::<EntryRow>("entries.jsonl")? else {
+        return BytecodeCache::existing(&target.dir, Pattern::default())
+            .victims(age, &SystemClock)
+            .with_context(|| format!("cannot list {}", target.dir.display()));
+    };
+    let Some(threshold) = SystemClock.now().checked_sub(age) else {
+        return Ok(Vec::new());
+    };
+    let victims = rows
+        .into_iter()
+        .filter(|row| row.is_counted() && time_of(row.committed_unix_seconds) < threshold)
+        .map(|row| Victim {
+            path: target.dir.join(&row.path),
+            size: row.size_bytes,
+            modified: time_of(row.committed_unix_seconds),
+        });
+    Ok(victims.collect())
+}
+
+/// Whether a file is gone; one that somebody else has removed counts, as with the engine.
+fn remove(path: &Path) -> bool {
+    match fs::remove_file(path) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
 impl Cleanup {
     pub(super) fn run(self, out: Output<'_>) -> Outcome {
-        Target::open(&self.dir)?;
-        let list = || format!("cannot list {}", self.dir.display());
-        let cache = BytecodeCache::existing(&self.dir, Pattern::default());
+        let target = Target::open(&self.dir)?;
         let age = Duration::from_secs(u64::from(self.max_age_days) * DAY_SECONDS);
-        let victims = cache.victims(age, &SystemClock).with_context(list)?;
+        let victims = victims(&target, age)?;
         if self.dry_run {
             self.show(out, &victims)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let removed = cache.cleanup(age, &SystemClock).with_context(list)?;
+        let removed = victims.iter().filter(|victim| remove(&victim.path)).count() as u64;
         if self.json {
             print::json(out, &json!({ "removed": removed }))?;
         } else {

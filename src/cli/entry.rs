@@ -1,5 +1,7 @@
 //! The arguments that name an entry: `kidafs path`, `get` and `set` share them.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -48,9 +50,9 @@ struct Source {
 /// How entries are named.
 #[derive(Args)]
 pub(super) struct NameFormat {
-    /// The interpreter's tag, or the engine's longer one (py314_kida0_12_0_ast2)
-    #[arg(long, value_name = "TAG", default_value_t)]
-    version_tag: VersionTag,
+    /// The interpreter's tag, or the engine's longer one (py314_kida0_12_0_ast2) [default: py314]
+    #[arg(long, value_name = "TAG")]
+    version_tag: Option<VersionTag>,
 
     /// Entry names [default: the mount's, or KIDAFS_PATTERN]
     #[arg(long, value_name = "P")]
@@ -72,8 +74,9 @@ impl EntryArgs {
     pub(super) fn cache(&self) -> anyhow::Result<BytecodeCache> {
         let target = Target::open(&self.dir)?;
         let pattern = target.pattern(self.format.pattern.clone())?;
-        let cache = BytecodeCache::existing(&self.dir, pattern);
-        Ok(cache.with_version(self.format.version_tag.clone()))
+        Ok(self
+            .format
+            .version(BytecodeCache::existing(&self.dir, pattern)))
     }
 
     /// The cache, whose directory is created if it is missing.
@@ -87,6 +90,48 @@ impl EntryArgs {
         };
         let cache = BytecodeCache::new(&self.dir, pattern)
             .with_context(|| format!("cannot create {}", self.dir.display()))?;
-        Ok(cache.with_version(self.format.version_tag.clone()))
+        Ok(self.format.version(cache))
+    }
+
+    /// A sentence for who relied on the default tag in a cache whose entries all have others.
+    pub(super) fn hint(&self, cache: &BytecodeCache) -> Option<String> {
+        if self.format.version_tag.is_some() {
+            return None;
+        }
+        // Names alone: looking at the files would count as their use.
+        let names = fs::read_dir(&self.dir).ok()?.flatten();
+        let tags: BTreeSet<String> = names
+            .filter_map(|file| {
+                let name = file.file_name();
+                let parts = cache.pattern().parse_name(&name)?;
+                Some(parts.version.to_owned())
+            })
+            .collect();
+        let own = cache.version().as_str();
+        if tags.is_empty() || tags.contains(own) {
+            return None;
+        }
+        let others: Vec<_> = tags.iter().take(MOST_TAGS).map(String::as_str).collect();
+        Some(format!(
+            "no entry in {} has the default version tag {own}; give --version-tag one of those that are there: {}",
+            self.dir.display(),
+            others.join(", ")
+        ))
+    }
+
+    /// Says [`hint`](Self::hint) on standard error, if there is reason to.
+    pub(super) fn warn(&self, cache: &BytecodeCache) {
+        if let Some(hint) = self.hint(cache) {
+            log::warn!("{hint}");
+        }
+    }
+}
+
+/// How many version tags a hint names.
+const MOST_TAGS: usize = 5;
+
+impl NameFormat {
+    fn version(&self, cache: BytecodeCache) -> BytecodeCache {
+        cache.with_version(self.version_tag.clone().unwrap_or_default())
     }
 }

@@ -40,6 +40,9 @@ impl Get {
         let cache = self.entry.cache()?;
         let context_hash = self.entry.context_hash.as_deref();
         let Some(cached) = cache.get(&self.entry.name, &source_hash, context_hash)? else {
+            if let Some(hint) = self.entry.hint(&cache) {
+                bail!(hint);
+            }
             bail!(
                 "{:?} is not in {} with that source{}: `kidafs ls {}` lists what is",
                 self.entry.name,

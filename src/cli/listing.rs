@@ -11,14 +11,11 @@ use anyhow::Context;
 use rustix::fs::{Mode, OFlags};
 
 use super::target::Target;
-use crate::format::Pattern;
-use crate::stats::{EntryRow, Place, time_of};
+use crate::format::{Format, Pattern};
+use crate::stats::{BY_INODE, EntryRow, Place, time_of};
 
 /// The folder in a cache's root that is none of the engine's business.
 const PRIVATE: &str = ".kidafs";
-
-/// The longest beginning of an entry that tells its format.
-const HEAD_BYTES: u64 = 4;
 
 /// A file in a cache.
 #[derive(Debug, Clone)]
@@ -99,7 +96,8 @@ fn from_directory(target: &Target, pattern: &Pattern) -> anyhow::Result<Vec<Row>
         let name = Name::parse(pattern, &file.path);
         let format = name
             .as_ref()
-            .and_then(|_| format_of(&target.dir.join(&file.path)));
+            .and_then(|_| format_of(&target.dir.join(&file.path)))
+            .map(|format| format.to_string());
         rows.push(Row {
             name,
             format,
@@ -162,6 +160,54 @@ pub(super) fn files(dir: &Path) -> anyhow::Result<Vec<Found>> {
     Ok(found)
 }
 
+/// A file whose content is to be looked at, which must not count as its use.
+pub(super) struct Unread {
+    /// From the cache's root.
+    pub(super) path: PathBuf,
+    /// On a mount: its number there.
+    inode: Option<u64>,
+}
+
+impl Unread {
+    /// Opens it. On a mount that is by its inode's number, where this user may; on a plain directory
+    /// without touching its access time, likewise.
+    pub(super) fn open(&self, target: &Target) -> io::Result<File> {
+        if let Some(inode) = self.inode {
+            let numbers = target.hidden_path(BY_INODE);
+            match open_quietly(&numbers.join(inode.to_string())) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                opened => return opened,
+            }
+        }
+        open_quietly(&target.dir.join(&self.path))
+    }
+}
+
+/// The files of a cache, sorted by path, to be read without a trace.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub(super) fn unread(target: &Target) -> anyhow::Result<Vec<Unread>> {
+    let mut all: Vec<Unread> = match target.hidden_lines::<EntryRow>("entries.jsonl")? {
+        Some(rows) => rows
+            .into_iter()
+            .map(|row| Unread {
+                path: row.path.into(),
+                inode: Some(row.inode),
+            })
+            .collect(),
+        None => files(&target.dir)?
+            .into_iter()
+            .map(|found| Unread {
+                path: found.path,
+                inode: None,
+            })
+            .collect(),
+    };
+    all.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(all)
+}
+
 fn vanished(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
@@ -178,19 +224,12 @@ pub(super) fn open_quietly(path: &Path) -> io::Result<File> {
 }
 
 /// How a file is framed; `None` where that cannot be told.
-fn format_of(path: &Path) -> Option<String> {
+fn format_of(path: &Path) -> Option<Format> {
     let mut head = Vec::new();
     open_quietly(path)
-        .and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head))
+        .and_then(|file| file.take(Format::HEAD_LEN as u64).read_to_end(&mut head))
         .ok()?;
-    let name = match *head.as_slice() {
-        [0, b'K', b'D', b'A'] => "v2",
-        [1, b'K', b'D', b'A'] => "v3",
-        [2, b'K', b'D', b'A'] => "v4",
-        [0xe3 | 0x63, ..] => "legacy",
-        _ => return None,
-    };
-    Some(name.to_owned())
+    Format::of_head(&head)
 }
 
 /// Marks the rows of which a newer source is there.

@@ -11,6 +11,7 @@ mod doctor;
 mod entry;
 mod get;
 mod hash;
+mod helper;
 mod inspect;
 mod listing;
 mod ls;
@@ -34,6 +35,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::daemon::start::Role;
+use helper::Helper;
 use options::OptionError;
 
 /// Standard output, as a command sees it.
@@ -113,8 +115,8 @@ impl Command {
 
 /// Runs the command line and returns its exit status: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
-    let arguments = match Cli::try_parse() {
-        Ok(arguments) => arguments,
+    let command = match parse() {
+        Ok(command) => command,
         Err(error) => {
             // Help is an error of this kind too. Where it cannot be printed nobody reads it.
             let _ = error.print();
@@ -123,11 +125,21 @@ pub fn main() -> ExitCode {
     };
     start_logging();
     let mut out = BufWriter::new(io::stdout().lock());
-    let outcome = arguments.command.run(&mut out).and_then(|status| {
+    let outcome = command.run(&mut out).and_then(|status| {
         out.flush()?;
         Ok(status)
     });
     outcome.unwrap_or_else(|error| report(&error))
+}
+
+/// The command, by the words and by the name under which the binary was called.
+fn parse() -> Result<Command, clap::Error> {
+    let name = std::env::args_os().next().unwrap_or_default();
+    // A daemon keeps the name of the helper that started it, and has other arguments.
+    if Role::of_this_process() == Role::Command && Helper::is_called(&name) {
+        return Helper::try_parse().map(|helper| Command::Mount(helper.mount()));
+    }
+    Cli::try_parse().map(|cli| cli.command)
 }
 
 /// The variable that says what is logged: `error`, `warn` (the default), `info`, `debug`, `off`, or

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::options::{self, MountOptions};
-use super::{Outcome, Output};
+use super::{Outcome, Output, warm};
 use crate::config::ResolvedConfig;
 use crate::daemon::serve::Ended;
 use crate::daemon::start::{self, Role, StartError};
@@ -33,11 +33,29 @@ pub(super) struct Mount {
 
     #[command(flatten)]
     options: MountOptions,
+
+    /// Only check the options (`mount --fake`)
+    #[arg(skip)]
+    fake: bool,
 }
 
 impl Mount {
+    /// For the mount helper.
+    pub(super) fn new(dir: PathBuf, options: MountOptions, fake: bool) -> Self {
+        Self {
+            dir,
+            foreground: false,
+            log_file: None,
+            options,
+            fake,
+        }
+    }
+
     pub(super) fn run(self, _out: Output<'_>) -> Outcome {
         let resolved = options::resolve(&self.options)?;
+        if self.fake {
+            return Ok(ExitCode::SUCCESS);
+        }
         let dir = absolute(&self.dir)?;
         let log_file = self.log_file.as_deref().map(absolute).transpose()?;
         let role = Role::of_this_process();
@@ -52,7 +70,12 @@ impl Mount {
             Role::Background,
             daemon_arguments(&dir, &resolved, log_file.as_deref()),
         ) {
-            Ok(_) => Ok(ExitCode::SUCCESS),
+            Ok(_) => {
+                if resolved.config.warm {
+                    warm::warm_mount(&dir)?;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
             // The daemon has said why.
             Err(StartError::Failed(_)) => Ok(ExitCode::FAILURE),
             Err(error) => Err(error.into()),

@@ -22,11 +22,10 @@ pub(super) struct Path {
 impl Path {
     pub(super) fn run(self, out: Output<'_>) -> Outcome {
         let source_hash = self.entry.source_hash()?;
-        let path = self.entry.cache()?.path(
-            &self.entry.name,
-            &source_hash,
-            self.entry.context_hash.as_deref(),
-        )?;
+        let cache = self.entry.cache()?;
+        let context_hash = self.entry.context_hash.as_deref();
+        let path = cache.path(&self.entry.name, &source_hash, context_hash)?;
+        self.entry.warn(&cache);
         if self.json {
             let exists = path.is_file();
             let path = path.to_string_lossy();

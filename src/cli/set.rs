@@ -48,6 +48,7 @@ impl Set {
             precomputed: precomputed.as_deref(),
             ast: ast.as_deref(),
         };
+        self.entry.warn(&cache);
         let dir = self.entry.dir.display();
         let stored = cache
             .set(&self.entry.name, &source_hash, context_hash, &parts)

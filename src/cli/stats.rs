@@ -1,6 +1,5 @@
 //! `kidafs stats`: what the engine counts, and what the daemon of a mount tells.
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +13,6 @@ use super::target::Target;
 use super::{Outcome, Output, print};
 use crate::cache::{BytecodeCache, Stats as Counted};
 use crate::format::Pattern;
-use crate::format::name::is_counted;
 use crate::stats::{EntryRow, Histogram, Stats as Daemon, Tier};
 
 /// Show what is in a cache and, on a mount, what happens there
@@ -83,8 +81,8 @@ impl Stats {
     }
 
     fn print_metrics(&self, out: Output<'_>) -> Outcome {
-        let (_, _) = Target::open_mount(&self.dir)?;
-        let Some(metrics) = Target::open(&self.dir)?.hidden("metrics")? else {
+        let target = Target::open_mount(&self.dir)?;
+        let Some(metrics) = target.hidden("metrics")? else {
             bail!(
                 "the daemon of {} has no metrics: mount again with this version",
                 self.dir.display()
@@ -162,10 +160,7 @@ fn count(target: &Target) -> anyhow::Result<Counted> {
             .with_context(|| format!("cannot list {}", target.dir.display()));
     };
     let mut counted = Counted::default();
-    for row in rows
-        .iter()
-        .filter(|row| !row.path.contains('/') && is_counted(OsStr::new(&row.path)))
-    {
+    for row in rows.iter().filter(|row| row.is_counted()) {
         counted.file_count += 1;
         counted.total_bytes += row.size_bytes;
     }
@@ -174,8 +169,13 @@ fn count(target: &Target) -> anyhow::Result<Counted> {
 
 fn line(out: Output<'_>, name: &str, value: impl std::fmt::Display) -> io::Result<()> {
     let value = value.to_string();
-    writeln!(out, "{name:<18} {}", print::clean(&value))
+    let line = format!("{name:<18} {}", print::clean(&value));
+    writeln!(out, "{}", line.trim_end())
 }
+
+/// What the two numbers above it are not.
+const UNSEEN: &str =
+    "(the kernel's cache answers most by itself: an entry in use is seen once in each --sample)";
 
 fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) -> io::Result<()> {
     let uptime = Duration::try_from_secs_f64(stats.uptime_seconds).unwrap_or_default();
@@ -212,9 +212,27 @@ fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) 
     };
     line(out, "hits seen", rate(|stats| stats.lookups.hits))?;
     line(out, "misses seen", rate(|stats| stats.lookups.misses))?;
+    line(out, "", UNSEEN)?;
     line(out, "commits", rate(|stats| stats.commits))?;
     line(out, "commit latency", latency(&stats.commit_latency))?;
+    let held = format!(
+        "{:.1} s, {:.1} % of its life",
+        stats.latency_held_seconds,
+        stats.latency_held_share() * 100.0
+    );
+    line(out, "latency held", held)?;
+    line(out, "polled", format!("{:.1} s", stats.poll_seconds))?;
     line(out, "requests", rate(|stats| stats.requests.values().sum()))?;
+    let now = if stats.sweeping {
+        ", one is made now"
+    } else {
+        ""
+    };
+    line(
+        out,
+        "sweeps",
+        format!("{}{now}", rate(|stats| stats.sweeps)),
+    )?;
     line(
         out,
         "evictions",
@@ -230,7 +248,8 @@ fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) 
         line(out, &format!("  {errno}"), count)?;
     }
     let digests = if stats.digests { "on" } else { "off" };
-    line(out, "digests", digests)
+    line(out, "digests", digests)?;
+    line(out, "kernel", stats.kernel.join(", "))
 }
 
 fn tier(tier: &Tier) -> String {

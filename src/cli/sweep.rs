@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -21,7 +22,7 @@ use crate::evict::{self, EntryInfo, Free, Kind, Limits};
 use crate::format::Pattern;
 use crate::stats::{EntryRow, Place, Stats, time_of};
 
-/// Make the evictor of a mount run now
+/// Make the evictor of a mount run now, and return when it has
 #[derive(Args)]
 pub(super) struct Sweep {
     /// The mount point
@@ -31,6 +32,10 @@ pub(super) struct Sweep {
     /// Show each victim with its reason, and remove nothing
     #[arg(long)]
     dry_run: bool,
+
+    /// How long to wait for the sweep
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
 
     /// Print JSON
     #[arg(long)]
@@ -46,21 +51,89 @@ struct Planned {
 
 impl Sweep {
     pub(super) fn run(self, out: Output<'_>) -> Outcome {
-        let (target, mount) = Target::open_mount(&self.dir)?;
+        let target = Target::open_mount(&self.dir)?;
+        if self.dry_run {
+            self.show(out, &target)
+        } else {
+            self.sweep(out, &target)
+        }
+    }
+
+    /// Has the daemon sweep, and waits for a sweep that began after this command did.
+    fn sweep(&self, out: Output<'_>, target: &Target) -> Outcome {
         let dir = self.dir.display();
-        if !self.dry_run {
-            let Some(pid) = mount.pid else {
-                bail!(
-                    "the daemon of {dir} belongs to another user: only that user or root can make it sweep"
-                );
-            };
-            rustix::process::kill_process(pid, Signal::USR1)
-                .with_context(|| format!("cannot signal the daemon of {dir} (process {pid})"))?;
-            if self.json {
-                print::json(out, &json!({ "pid": pid.as_raw_nonzero() }))?;
+        let others = format!(
+            "the daemon of {dir} belongs to another user: only that user or root can make it sweep"
+        );
+        let Some(pid) = target.mount.as_ref().and_then(|mount| mount.pid) else {
+            bail!(others);
+        };
+        let before = stats(target)?;
+        if before.read_only {
+            bail!("{dir} is served read-only, so nothing is evicted: mount it without --read-only");
+        }
+        match rustix::process::kill_process(pid, Signal::USR1) {
+            Err(Errno::PERM) => bail!(others),
+            signalled => signalled
+                .with_context(|| format!("cannot signal the daemon of {dir} (process {pid})"))?,
+        }
+        let wanted = before.sweeps + u64::from(before.sweeping) + 1;
+        let deadline = Instant::now() + self.timeout;
+        let mut pause = SHORTEST_PAUSE;
+        let after = loop {
+            let now = stats(target)?;
+            if now.pid != before.pid {
+                bail!("the daemon of {dir} ended before it had swept: try again");
             }
+            if now.sweeps >= wanted {
+                break now;
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "the daemon of {dir} (process {pid}) has not made a sweep within {}: look at its log",
+                    humantime::format_duration(self.timeout)
+                );
+            }
+            // Nothing tells of a sweep's end but the daemon's own count.
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        };
+        self.tell(out, &before, &after)
+    }
+
+    /// Says what was evicted between the two.
+    fn tell(&self, out: Output<'_>, before: &Stats, after: &Stats) -> Outcome {
+        let mut evicted = after.evictions.clone();
+        for (reason, count) in &mut evicted {
+            let earlier = before.evictions.get(reason).copied().unwrap_or(0);
+            *count = count.saturating_sub(earlier);
+        }
+        evicted.retain(|_, count| *count > 0);
+        let bytes = after.evicted_bytes.saturating_sub(before.evicted_bytes);
+        if self.json {
+            print::json(
+                out,
+                &json!({ "evicted": evicted, "evicted_bytes": bytes, "pid": after.pid }),
+            )?;
             return Ok(ExitCode::SUCCESS);
         }
+        let total: u64 = evicted.values().sum();
+        let reasons: Vec<_> = evicted
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect();
+        let reasons = if reasons.is_empty() {
+            String::new()
+        } else {
+            format!(" ({}), {}", reasons.join(", "), print::size(bytes))
+        };
+        writeln!(out, "{total} evicted{reasons}")?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Shows what would be evicted.
+    fn show(&self, out: Output<'_>, target: &Target) -> Outcome {
+        let dir = self.dir.display();
         let (Some(settings), Some(rows), Some(stats)) = (
             target.settings()?,
             target.hidden_lines::<EntryRow>("entries.jsonl")?,
@@ -94,6 +167,20 @@ impl Sweep {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The first pause between two looks at the daemon's count, and the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+fn stats(target: &Target) -> anyhow::Result<Stats> {
+    let stats = target.hidden_json("stats.json")?;
+    stats.with_context(|| {
+        format!(
+            "the daemon of {} does not count its sweeps: mount again with this version",
+            target.dir.display()
+        )
+    })
 }
 
 /// What the daemon's next sweep would remove: the same rules on what it tells about its entries.
@@ -180,7 +267,6 @@ impl<T: Eq + Hash> Numbers<T> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
     use super::*;
     use crate::evict::Reason;

@@ -71,16 +71,21 @@ impl Target {
     ///
     /// # Errors
     /// As `open`, and for a plain directory.
-    pub(super) fn open_mount(dir: &Path) -> anyhow::Result<(Self, Served)> {
-        let mut target = Self::open(dir)?;
-        match target.mount.take() {
-            Some(mount) => Ok((target, mount)),
-            None => bail!(
+    pub(super) fn open_mount(dir: &Path) -> anyhow::Result<Self> {
+        let target = Self::open(dir)?;
+        if target.mount.is_none() {
+            bail!(
                 "{} is not a kidafs mount: run `kidafs mount {}` first",
                 dir.display(),
                 dir.display()
-            ),
+            );
         }
+        Ok(target)
+    }
+
+    /// The path of a file in the mount's hidden folder.
+    pub(super) fn hidden_path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.join(HIDDEN).join(name)
     }
 
     /// The text of a file in the mount's hidden folder; `None` on a plain directory or where the
@@ -92,7 +97,7 @@ impl Target {
         if self.mount.is_none() {
             return Ok(None);
         }
-        read_hidden(&self.dir, name)
+        read_hidden(&self.hidden_path(name))
     }
 
     /// The hidden file `name`, as JSON.
@@ -126,7 +131,7 @@ impl Target {
     fn foreign(&self, name: &str) -> String {
         format!(
             "cannot understand {}, so mount again with this version",
-            self.dir.join(HIDDEN).join(name).display()
+            self.hidden_path(name).display()
         )
     }
 
@@ -158,10 +163,9 @@ impl Target {
     }
 }
 
-fn read_hidden(dir: &Path, name: &str) -> anyhow::Result<Option<String>> {
-    let path = dir.join(HIDDEN).join(name);
+fn read_hidden(path: &Path) -> anyhow::Result<Option<String>> {
     let mut text = String::new();
-    match File::open(&path).and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text)) {
+    match File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text)) {
         Ok(_) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),

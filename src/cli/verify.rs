@@ -8,17 +8,17 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use rustix::io::Errno;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use super::listing::{self, Found};
+use super::listing::{self, Unread};
 use super::target::Target;
 use super::{Outcome, Output, print};
+use crate::evict::Reason;
 use crate::format::warnings::parse_warnings;
 use crate::format::{Entry, Pattern, marshal, pickle};
-
-/// The extended attribute that holds the digest of a committed file's content.
-const DIGEST: &str = "user.kidafs.sha256";
+use crate::stats::Stats;
+use crate::tier::{DIGEST_XATTR, Digest, Digester};
 
 /// Check every entry; exit status 1 if one is bad
 #[derive(Args)]
@@ -58,10 +58,9 @@ impl Verify {
     pub(super) fn run(self, out: Output<'_>) -> Outcome {
         let target = Target::open(&self.dir)?;
         let pattern = target.pattern(self.pattern)?;
-        let mut files = listing::files(&target.dir)?;
+        let mut files = listing::unread(&target)?;
         // What is still being written is nobody's entry yet.
         files.retain(|file| !is_temporary(&pattern, file));
-        files.sort_by(|a, b| a.path.cmp(&b.path));
         // Hidden by itself where standard error is no terminal.
         let progress = ProgressBar::new(files.len() as u64);
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}, {eta} left") {
@@ -72,34 +71,44 @@ impl Verify {
             with_digest: 0,
             bad: Vec::new(),
         };
+        let mut aside = set_aside(&target)?;
         for file in &files {
             let path = target.dir.join(&file.path);
-            match check(&path, &pattern) {
+            let found = file.open(&target).and_then(|content| {
+                facts.checked += 1;
+                check(content, &path, &pattern)
+            });
+            let problem = match found {
                 Ok(checked) => {
-                    facts.checked += 1;
                     facts.with_digest += u64::from(checked.with_digest);
-                    if let Some(problem) = checked.problem {
-                        let removed = self.remove && remove(&path)?;
-                        let bad = Bad {
-                            file: file.path.to_string_lossy().into_owned(),
-                            problem,
-                            removed,
-                        };
-                        if !self.json {
-                            let note = if removed { " (removed)" } else { "" };
-                            let text = format!("{}: {}{note}", bad.file, bad.problem);
-                            progress.suspend(|| writeln!(out, "{}", print::clean(&text)))?;
-                        }
-                        facts.bad.push(bad);
-                    }
+                    checked.problem
                 }
-                // It was evicted or replaced meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // Unless it is that, it was evicted or replaced meanwhile.
+                    let now = set_aside(&target)?;
+                    let this = now > aside;
+                    aside = now;
+                    facts.checked += u64::from(this);
+                    this.then(|| SET_ASIDE.to_owned())
+                }
                 Err(error) => {
                     return Err(error).with_context(|| format!("cannot read {}", path.display()));
                 }
-            }
+            };
             progress.inc(1);
+            let Some(problem) = problem else { continue };
+            let removed = self.remove && problem != SET_ASIDE && remove(&path)?;
+            let bad = Bad {
+                file: file.path.to_string_lossy().into_owned(),
+                problem,
+                removed,
+            };
+            if !self.json {
+                let note = if removed { " (removed)" } else { "" };
+                let text = format!("{}: {}{note}", bad.file, bad.problem);
+                progress.suspend(|| writeln!(out, "{}", print::clean(&text)))?;
+            }
+            facts.bad.push(bad);
         }
         progress.finish_and_clear();
         if self.json {
@@ -121,7 +130,17 @@ impl Verify {
     }
 }
 
-fn is_temporary(pattern: &Pattern, file: &Found) -> bool {
+/// The daemon checks what it is asked for before this command can.
+const SET_ASIDE: &str = "it is corrupt, so the daemon has set it aside";
+
+/// How many files the daemon has found corrupt; 0 on a plain directory.
+fn set_aside(target: &Target) -> anyhow::Result<u64> {
+    let stats = target.hidden_json::<Stats>("stats.json")?;
+    let corrupt = stats.and_then(|stats| stats.evictions.get(&Reason::Corrupt).copied());
+    Ok(corrupt.unwrap_or(0))
+}
+
+fn is_temporary(pattern: &Pattern, file: &Unread) -> bool {
     file.path
         .file_name()
         .is_some_and(|name| pattern.temporary_name(name).is_some())
@@ -138,26 +157,25 @@ struct Checked {
 }
 
 /// Checks one file. What another engine wrote is only compared with its digest.
-fn check(path: &Path, pattern: &Pattern) -> io::Result<Checked> {
-    let mut file = listing::open_quietly(path)?;
+fn check(mut file: File, path: &Path, pattern: &Pattern) -> io::Result<Checked> {
     let expected = stored_digest(&file)?;
     let is_entry = path
         .file_name()
         .is_some_and(|name| pattern.parse_name(name).is_some());
-    let mut hasher = Sha256::new();
+    let mut digester = Digester::default();
     let problem = if is_entry {
         let mut content = Vec::new();
         file.read_to_end(&mut content)?;
-        hasher.update(&content);
+        digester.update(&content);
         problem_of(&content)
     } else {
         if expected.is_some() {
-            hash_rest(&mut file, &mut hasher)?;
+            digest_rest(&mut file, &mut digester)?;
         }
         None
     };
     let with_digest = expected.is_some();
-    let differs = expected.is_some_and(|digest| digest != hasher.finalize().as_slice());
+    let differs = expected.is_some_and(|expected| expected != digester.finish());
     let problem = if differs {
         Some("its content does not match its digest".to_owned())
     } else {
@@ -169,12 +187,12 @@ fn check(path: &Path, pattern: &Pattern) -> io::Result<Checked> {
     })
 }
 
-fn hash_rest(file: &mut File, hasher: &mut Sha256) -> io::Result<()> {
+fn digest_rest(file: &mut File, digester: &mut Digester) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(()),
-            count => hasher.update(&buffer[..count]),
+            count => digester.update(&buffer[..count]),
         }
     }
 }
@@ -200,25 +218,12 @@ fn problem_of(content: &[u8]) -> Option<String> {
     None
 }
 
-/// The digest that was stored with a file: 32 bytes, or 64 hex digits. `None` where there is none.
-fn stored_digest(file: &File) -> io::Result<Option<Vec<u8>>> {
-    let mut buffer = [0; 65];
-    match rustix::fs::fgetxattr(file, DIGEST, &mut buffer) {
-        Ok(32) => Ok(Some(buffer[..32].to_vec())),
-        Ok(64) => Ok(unhex(&buffer[..64])),
-        // No digest of ours.
-        Ok(_) => Ok(None),
-        Err(
-            rustix::io::Errno::NODATA | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::RANGE,
-        ) => Ok(None),
+/// The digest that was stored with a file; `None` where there is none of ours.
+fn stored_digest(file: &File) -> io::Result<Option<Digest>> {
+    let mut buffer = [0; size_of::<Digest>() + 1];
+    match rustix::fs::fgetxattr(file, DIGEST_XATTR, &mut buffer) {
+        Ok(length) => Ok(buffer.get(..length).and_then(Digest::from_stored)),
+        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
-}
-
-fn unhex(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?;
-    (0..text.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok())
-        .collect()
 }

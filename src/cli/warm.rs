@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -26,22 +26,11 @@ pub(super) struct Warm {
 impl Warm {
     pub(super) fn run(self, out: Output<'_>) -> Outcome {
         let target = Target::open(&self.dir)?;
-        let (mut files, mut bytes, mut failed) = (0u64, 0u64, 0u64);
-        for found in listing::files(&target.dir)? {
-            let path = target.dir.join(&found.path);
-            match File::open(&path).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
-                Ok(count) => {
-                    files += 1;
-                    bytes += count;
-                }
-                // It was evicted or replaced meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    failed += 1;
-                    log::warn!("cannot read {}: {error}", path.display());
-                }
-            }
-        }
+        let Warmed {
+            files,
+            bytes,
+            failed,
+        } = warm(&target.dir)?;
         if self.json {
             print::json(
                 out,
@@ -59,4 +48,45 @@ impl Warm {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What came of reading everything.
+#[derive(Default)]
+struct Warmed {
+    files: u64,
+    bytes: u64,
+    failed: u64,
+}
+
+/// As the command, for `kidafs mount --warm`: says nothing unless something cannot be read.
+pub(super) fn warm_mount(dir: &Path) -> anyhow::Result<()> {
+    warm(dir).map(|_| ())
+}
+
+fn warm(dir: &Path) -> anyhow::Result<Warmed> {
+    let mut warmed = Warmed::default();
+    for found in listing::files(dir)? {
+        let path = dir.join(&found.path);
+        match read(&path) {
+            Ok(count) => {
+                warmed.files += 1;
+                warmed.bytes += count;
+            }
+            // It was evicted or replaced meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                warmed.failed += 1;
+                log::warn!("cannot read {}: {error}", path.display());
+            }
+        }
+    }
+    Ok(warmed)
+}
+
+fn read(path: &Path) -> io::Result<u64> {
+    let count = io::copy(&mut File::open(path)?, &mut io::sink())?;
+    // Reading has made the kernel forget the access time, and with it that it knows the attributes: asking
+    // for them now spares the engine's first hit that message.
+    std::fs::symlink_metadata(path)?;
+    Ok(count)
 }

@@ -30,7 +30,7 @@ const ROOT_MODE: &str = "40000";
 const MOST_DEAD_MOUNTS: usize = 1000;
 
 /// How to mount. Every mount is nosuid, nodev and noexec, and the kernel checks permissions by the
-/// modes the daemon reports (`default_permissions`).
+/// modes the daemon reports (`default_permissions`), wherever anybody but root can get in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
     /// What df, mount and fstab show as the source; any bytes but NUL.
@@ -283,13 +283,15 @@ fn mount_directly(dir: &Path, options: &MountOptions) -> Result<OwnedFd, MountEr
         })?
         .into();
     let mut data = format!(
-        "fd={},rootmode={ROOT_MODE},user_id={},group_id={},default_permissions",
+        "fd={},rootmode={ROOT_MODE},user_id={},group_id={}",
         device.as_raw_fd(),
         rustix::process::getuid().as_raw(),
         rustix::process::getgid().as_raw(),
     );
     if options.allow_other {
-        data.push_str(",allow_other");
+        // Without it the kernel lets in nobody but root, whom no mode keeps out; and checking modes makes it
+        // ask for the directory's attributes again after each change in it.
+        data.push_str(",allow_other,default_permissions");
     }
     let data = CString::new(data).map_err(|error| io_error(error.into()))?;
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

@@ -28,6 +28,23 @@ pub enum Format {
     V4,
 }
 
+impl Format {
+    /// How many of an entry's first bytes [`of_head`](Self::of_head) looks at.
+    pub const HEAD_LEN: usize = 4;
+
+    /// The format that an entry's first bytes name; `None` where they belong to no known one, or
+    /// end too early to tell.
+    pub fn of_head(head: &[u8]) -> Option<Self> {
+        match head {
+            [0xe3 | 0x63, ..] => Some(Self::Legacy),
+            [0, tail @ ..] if tail.starts_with(MAGIC_TAIL) => Some(Self::V2),
+            [1, tail @ ..] if tail.starts_with(MAGIC_TAIL) => Some(Self::V3),
+            [2, tail @ ..] if tail.starts_with(MAGIC_TAIL) => Some(Self::V4),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -139,9 +156,8 @@ impl<'a> Entry<'a> {
     /// # Errors
     /// The bytes are not framed as any known format says; the error names the section and the offset.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
-        let format = match bytes {
-            [] => return Err(FrameError::Empty),
-            [0xe3 | 0x63, ..] => {
+        let format = match (Format::of_head(bytes), bytes) {
+            (Some(Format::Legacy), _) => {
                 return Ok(Self {
                     format: Format::Legacy,
                     code: bytes,
@@ -150,21 +166,20 @@ impl<'a> Entry<'a> {
                     ast: None,
                 });
             }
-            [0, tail @ ..] if tail.starts_with(MAGIC_TAIL) => Format::V2,
-            [1, tail @ ..] if tail.starts_with(MAGIC_TAIL) => Format::V3,
-            [2, tail @ ..] if tail.starts_with(MAGIC_TAIL) => Format::V4,
-            [0..=2, tail @ ..] if MAGIC_TAIL.starts_with(tail) => {
+            (Some(format), _) => format,
+            (None, []) => return Err(FrameError::Empty),
+            (None, [0..=2, tail @ ..]) if MAGIC_TAIL.starts_with(tail) => {
                 return Err(FrameError::Truncated {
                     section: Section::Magic,
                     offset: 0,
-                    needed: 4,
+                    needed: Format::HEAD_LEN,
                     available: bytes.len(),
                 });
             }
-            [first, ..] => return Err(FrameError::UnknownMagic(*first)),
+            (None, [first, ..]) => return Err(FrameError::UnknownMagic(*first)),
         };
 
-        let mut at = 4;
+        let mut at = Format::HEAD_LEN;
         let code = take_sized(bytes, &mut at, Section::Code)?;
         let mut precomputed = None;
         let mut warnings = None;

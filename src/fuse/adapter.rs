@@ -3,37 +3,46 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig,
     LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
 
+use super::burst::Bursts;
 use super::capabilities::Capabilities;
-use super::convert::{errno, file_attr, file_type, missing, set_time};
+use super::convert::{file_attr, file_type, set_time};
+use super::numbers::Numbers;
 use super::pool::Pool;
+use super::replies::{GENERATION, Replies};
 use crate::vfs::{
-    BLOCK, Caller, Changes, Error, Kind, NAME_MAX, Operation, RenameMode, Result, Stat, Vfs,
+    BLOCK, Caller, Changes, Error, NAME_MAX, Operation, Patience, RenameMode, Result, Supplement,
+    Vfs,
 };
 
-/// Inode numbers are never used again.
-const GENERATION: Generation = Generation(0);
-
-/// As good as for ever: attributes change through this mount alone, or are invalidated by a notice.
-const FOREVER: Duration = Duration::from_secs(1 << 30);
-
 /// Requests that may wait for the disk at the same time.
-const FLUSHES: usize = 4;
+const WAITING: usize = 4;
 
 /// The files of one kernel mount, as fuser calls them.
 #[derive(Debug)]
 pub struct Adapter {
     vfs: Arc<Vfs>,
+    replies: Replies,
     capabilities: Arc<OnceLock<Capabilities>>,
-    flushes: Pool,
+    waiting: Pool,
+    bursts: Arc<Bursts>,
+}
+
+/// A request that is being answered; when this is dropped, the reply is out.
+struct Handled<'a>(&'a Bursts);
+
+impl Drop for Handled<'_> {
+    fn drop(&mut self) {
+        self.0.after_request();
+    }
 }
 
 impl Adapter {
@@ -41,104 +50,53 @@ impl Adapter {
     ///
     /// # Errors
     /// That of the system, if it has no room for a thread.
-    pub fn new(vfs: Arc<Vfs>) -> std::io::Result<Self> {
+    pub fn new(vfs: Arc<Vfs>, bursts: Arc<Bursts>) -> std::io::Result<Self> {
         Ok(Self {
+            bursts,
+            replies: Replies {
+                vfs: Arc::clone(&vfs),
+            },
             vfs,
             capabilities: Arc::default(),
-            flushes: Pool::start(FLUSHES)?,
+            waiting: Pool::start(WAITING)?,
         })
     }
 
-    /// What the kernel agreed to; set once the mount answers.
-    pub fn capabilities(&self) -> Arc<OnceLock<Capabilities>> {
-        Arc::clone(&self.capabilities)
+    /// What only the adapter knows, for the statistics.
+    pub fn numbers(&self) -> Arc<dyn Supplement> {
+        Arc::new(Numbers {
+            capabilities: Arc::clone(&self.capabilities),
+            bursts: Arc::clone(&self.bursts),
+        })
     }
 
     fn offers(&self, what: impl Fn(&Capabilities) -> bool) -> bool {
         self.capabilities.get().is_some_and(what)
     }
 
-    /// How long the kernel may use a name without asking. The one look-up that a hot entry makes after it
-    /// is how its use is noticed.
-    fn entry_ttl(&self, stat: &Stat) -> Duration {
-        if self.vfs.is_generated(stat.ino) {
-            return Vfs::GENERATED_TTL;
-        }
-        match stat.kind {
-            Kind::Directory => FOREVER,
-            Kind::File | Kind::Symlink => self.vfs.config().sample,
-        }
-    }
-
-    fn attr_ttl(&self, stat: &Stat) -> Duration {
-        if stat.kind == Kind::Directory && self.vfs.is_generated(stat.ino) {
-            return Vfs::GENERATED_TTL;
-        }
-        FOREVER
-    }
-
-    fn entry(&self, operation: Operation, result: Result<Stat>, reply: ReplyEntry) {
-        match result {
-            Ok(stat) => {
-                let (attr, entry) = (self.attr_ttl(&stat), self.entry_ttl(&stat));
-                reply.entry_with_ttls(&attr, &entry, &file_attr(&stat), GENERATION);
-            }
-            Err(error) => reply.error(self.failed(operation, &error)),
-        }
-    }
-
-    fn attr(&self, operation: Operation, result: Result<Stat>, reply: ReplyAttr) {
-        match result {
-            Ok(stat) => reply.attr(&self.attr_ttl(&stat), &file_attr(&stat)),
-            Err(error) => reply.error(self.failed(operation, &error)),
-        }
-    }
-
-    fn failed(&self, operation: Operation, error: &Error) -> Errno {
-        failed(&self.vfs, operation, error)
-    }
-
-    fn done(&self, operation: Operation, result: Result<()>, reply: ReplyEmpty) {
-        done(&self.vfs, operation, result, reply);
-    }
-
-    /// As [`Adapter::done`], for what may wait for the disk: another thread runs it and replies.
+    /// For what waits for the disk: another thread runs it and replies.
     fn later(
         &self,
         operation: Operation,
         run: impl FnOnce(&Vfs) -> Result<()> + Send + 'static,
         reply: ReplyEmpty,
     ) {
-        let vfs = Arc::clone(&self.vfs);
-        self.flushes
-            .run(move || done(&vfs, operation, run(&vfs), reply));
+        let replies = self.replies.clone();
+        self.waiting
+            .run(move || replies.done(operation, run(&replies.vfs), reply));
     }
 
-    fn xattr(&self, operation: Operation, result: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
-        match result {
-            Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
-            Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
-            Ok(value) => reply.data(&value),
-            Err(error) => reply.error(self.failed(operation, &error)),
-        }
-    }
-
-    fn count(&self, operation: Operation) {
+    /// Counts a request. What is returned is to be dropped after the reply.
+    #[must_use]
+    fn request(&self, operation: Operation) -> Handled<'_> {
         self.vfs.counters().request(operation);
+        Handled(&self.bursts)
     }
 }
 
-fn failed(vfs: &Vfs, operation: Operation, error: &Error) -> Errno {
-    log::debug!("{}: {error}", operation.name());
-    vfs.counters().error(error.errno);
-    errno(error)
-}
-
-fn done(vfs: &Vfs, operation: Operation, result: Result<()>, reply: ReplyEmpty) {
-    match result {
-        Ok(()) => reply.ok(),
-        Err(error) => reply.error(failed(vfs, operation, &error)),
-    }
+/// Whether an operation was given up because the disk would have had to be waited for.
+fn would_wait(error: &Error) -> bool {
+    error.errno == rustix::io::Errno::AGAIN
 }
 
 fn caller(request: &Request) -> Caller {
@@ -158,25 +116,26 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
-        self.flushes.finish();
+        self.waiting.finish();
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.count(Operation::Lookup);
-        match self.vfs.lookup(parent.0, name) {
-            Err(Error::NO_ENTRY) => {
-                let ttl = match self.vfs.is_generated(parent.0) {
-                    true => Vfs::GENERATED_TTL,
-                    false => self.vfs.config().sample,
-                };
-                reply.entry_with_ttls(&Duration::ZERO, &ttl, &missing(), GENERATION);
+        let _handled = self.request(Operation::Lookup);
+        let parent = parent.0;
+        match self.vfs.lookup(parent, name, Patience::None) {
+            Err(error) if would_wait(&error) => {
+                let (replies, name) = (self.replies.clone(), name.to_owned());
+                self.waiting.run(move || {
+                    let result = replies.vfs.lookup(parent, &name, Patience::Any);
+                    replies.found(parent, result, reply);
+                });
             }
-            result => self.entry(Operation::Lookup, result, reply),
+            result => self.replies.found(parent, result, reply),
         }
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
-        self.count(Operation::Forget);
+        self.vfs.counters().request(Operation::Forget);
         self.vfs.forget(ino.0, count);
     }
 
@@ -187,8 +146,9 @@ impl Filesystem for Adapter {
         _handle: Option<FileHandle>,
         reply: ReplyAttr,
     ) {
-        self.count(Operation::Getattr);
-        self.attr(Operation::Getattr, self.vfs.getattr(ino.0), reply);
+        let _handled = self.request(Operation::Getattr);
+        self.replies
+            .attr(Operation::Getattr, self.vfs.getattr(ino.0), reply);
     }
 
     fn setattr(
@@ -209,7 +169,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.count(Operation::Setattr);
+        let _handled = self.request(Operation::Setattr);
         let changes = Changes {
             mode,
             uid,
@@ -218,14 +178,15 @@ impl Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        self.attr(Operation::Setattr, self.vfs.setattr(ino.0, &changes), reply);
+        self.replies
+            .attr(Operation::Setattr, self.vfs.setattr(ino.0, &changes), reply);
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
-        self.count(Operation::Readlink);
+        let _handled = self.request(Operation::Readlink);
         match self.vfs.readlink(ino.0) {
             Ok(target) => reply.data(target.as_encoded_bytes()),
-            Err(error) => reply.error(self.failed(Operation::Readlink, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Readlink, &error)),
         }
     }
 
@@ -239,12 +200,12 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.count(Operation::Mknod);
+        let _handled = self.request(Operation::Mknod);
         let result = match mode & libc::S_IFMT {
             libc::S_IFREG | 0 => self.vfs.create(parent.0, name, mode, caller(request), true),
             _ => Err(Error::UNSUPPORTED_KIND),
         };
-        self.entry(Operation::Mknod, result, reply);
+        self.replies.entry(Operation::Mknod, result, reply);
     }
 
     fn mkdir(
@@ -256,8 +217,8 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        self.count(Operation::Mkdir);
-        self.entry(
+        let _handled = self.request(Operation::Mkdir);
+        self.replies.entry(
             Operation::Mkdir,
             self.vfs.mkdir(parent.0, name, mode, caller(request)),
             reply,
@@ -265,13 +226,15 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.count(Operation::Unlink);
-        self.done(Operation::Unlink, self.vfs.unlink(parent.0, name), reply);
+        let _handled = self.request(Operation::Unlink);
+        self.replies
+            .done(Operation::Unlink, self.vfs.unlink(parent.0, name), reply);
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.count(Operation::Rmdir);
-        self.done(Operation::Rmdir, self.vfs.rmdir(parent.0, name), reply);
+        let _handled = self.request(Operation::Rmdir);
+        self.replies
+            .done(Operation::Rmdir, self.vfs.rmdir(parent.0, name), reply);
     }
 
     fn symlink(
@@ -282,8 +245,8 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.count(Operation::Symlink);
-        self.entry(
+        let _handled = self.request(Operation::Symlink);
+        self.replies.entry(
             Operation::Symlink,
             self.vfs
                 .symlink(parent.0, name, target.as_os_str(), caller(request)),
@@ -301,7 +264,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.count(Operation::Rename);
+        let _handled = self.request(Operation::Rename);
         let mode = match flags {
             flags if flags.is_empty() => RenameMode::Replace,
             RenameFlags::RENAME_NOREPLACE => RenameMode::NoReplace,
@@ -318,7 +281,7 @@ impl Filesystem for Adapter {
             let renamed = self
                 .vfs
                 .rename((parent, name), (new_parent, new_name), mode);
-            self.done(Operation::Rename, renamed, reply);
+            self.replies.done(Operation::Rename, renamed, reply);
         }
     }
 
@@ -330,12 +293,13 @@ impl Filesystem for Adapter {
         _name: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.count(Operation::Link);
-        self.entry(Operation::Link, Err(Error::UNSUPPORTED_KIND), reply);
+        let _handled = self.request(Operation::Link);
+        self.replies
+            .entry(Operation::Link, Err(Error::UNSUPPORTED_KIND), reply);
     }
 
     fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.count(Operation::Open);
+        let _handled = self.request(Operation::Open);
         if self.offers(|kernel| kernel.no_open) {
             // 'Never ask again': from here on the kernel opens and closes by itself.
             return reply.error(Errno::ENOSYS);
@@ -357,10 +321,17 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.count(Operation::Read);
-        match self.vfs.read(ino.0, offset, size) {
-            Ok(bytes) => reply.data(&bytes),
-            Err(error) => reply.error(self.failed(Operation::Read, &error)),
+        let _handled = self.request(Operation::Read);
+        let ino = ino.0;
+        match self.vfs.read(ino, offset, size, Patience::None) {
+            Err(error) if would_wait(&error) => {
+                let replies = self.replies.clone();
+                self.waiting.run(move || {
+                    let result = replies.vfs.read(ino, offset, size, Patience::Any);
+                    replies.data(result, reply);
+                });
+            }
+            result => self.replies.data(result, reply),
         }
     }
 
@@ -371,16 +342,20 @@ impl Filesystem for Adapter {
         _handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.count(Operation::Write);
-        match self.vfs.write(ino.0, offset, data) {
-            // One message is at most MAX_WRITE long.
-            Ok(()) => reply.written(data.len() as u32),
-            Err(error) => reply.error(self.failed(Operation::Write, &error)),
+        let _handled = self.request(Operation::Write);
+        let drop_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        match self.vfs.write(ino.0, offset, data, drop_set_id) {
+            Ok(()) => {
+                // One message is at most MAX_WRITE long.
+                reply.written(data.len() as u32);
+                self.vfs.prepare(ino.0);
+            }
+            Err(error) => reply.error(self.replies.failed(Operation::Write, &error)),
         }
     }
 
@@ -392,7 +367,7 @@ impl Filesystem for Adapter {
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.count(Operation::Flush);
+        let _handled = self.request(Operation::Flush);
         reply.error(Errno::ENOSYS);
     }
 
@@ -404,12 +379,12 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.count(Operation::Fsync);
+        let _handled = self.request(Operation::Fsync);
         self.later(Operation::Fsync, move |vfs| vfs.fsync(ino.0), reply);
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.count(Operation::Opendir);
+        let _handled = self.request(Operation::Opendir);
         if self.offers(|kernel| kernel.no_opendir) {
             return reply.error(Errno::ENOSYS);
         }
@@ -427,7 +402,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        self.count(Operation::Readdir);
+        let _handled = self.request(Operation::Readdir);
         let listed = self.vfs.read_dir(ino.0, offset, false, |entry| {
             !reply.add(
                 INodeNo(entry.stat.ino),
@@ -438,7 +413,7 @@ impl Filesystem for Adapter {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(self.failed(Operation::Readdir, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Readdir, &error)),
         }
     }
 
@@ -450,10 +425,9 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        self.count(Operation::Readdirplus);
+        let _handled = self.request(Operation::Readdirplus);
         let listed = self.vfs.read_dir(ino.0, offset, true, |entry| {
-            // One time-out serves for both here, so it is the shorter one.
-            let ttl = self.entry_ttl(&entry.stat).min(self.attr_ttl(&entry.stat));
+            let ttl = self.replies.listing_ttl(&entry.stat);
             let attr = file_attr(&entry.stat);
             !reply.add(
                 attr.ino,
@@ -466,7 +440,7 @@ impl Filesystem for Adapter {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(self.failed(Operation::Readdirplus, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Readdirplus, &error)),
         }
     }
 
@@ -478,12 +452,12 @@ impl Filesystem for Adapter {
         _datasync: bool,
         reply: ReplyEmpty,
     ) {
-        self.count(Operation::Fsyncdir);
+        let _handled = self.request(Operation::Fsyncdir);
         self.later(Operation::Fsyncdir, move |vfs| vfs.fsync_dir(ino.0), reply);
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.count(Operation::Statfs);
+        let _handled = self.request(Operation::Statfs);
         match self.vfs.space() {
             Ok(space) => reply.statfs(
                 space.blocks,
@@ -495,7 +469,7 @@ impl Filesystem for Adapter {
                 NAME_MAX as u32,
                 BLOCK as u32,
             ),
-            Err(error) => reply.error(self.failed(Operation::Statfs, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Statfs, &error)),
         }
     }
 
@@ -509,9 +483,9 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.count(Operation::Setxattr);
+        let _handled = self.request(Operation::Setxattr);
         let flags = u32::try_from(flags).unwrap_or(0);
-        self.done(
+        self.replies.done(
             Operation::Setxattr,
             self.vfs.set_xattr(ino.0, name, value, flags),
             reply,
@@ -526,8 +500,8 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        self.count(Operation::Getxattr);
-        self.xattr(
+        let _handled = self.request(Operation::Getxattr);
+        self.replies.xattr(
             Operation::Getxattr,
             self.vfs.xattr(ino.0, name),
             size,
@@ -536,22 +510,29 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.count(Operation::Listxattr);
+        let _handled = self.request(Operation::Listxattr);
         let joined = self.vfs.xattrs(ino.0).map(|keys| {
             keys.iter()
                 .flat_map(|key| key.as_encoded_bytes().iter().copied().chain([0]))
                 .collect()
         });
-        self.xattr(Operation::Listxattr, joined, size, reply);
+        self.replies
+            .xattr(Operation::Listxattr, joined, size, reply);
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.count(Operation::Removexattr);
-        self.done(
+        let _handled = self.request(Operation::Removexattr);
+        self.replies.done(
             Operation::Removexattr,
             self.vfs.remove_xattr(ino.0, name),
             reply,
         );
+    }
+
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        let _handled = self.request(Operation::Access);
+        // 'Never ask again': the kernel checks modes by itself, or there is nobody but root to check.
+        reply.error(Errno::ENOSYS);
     }
 
     fn create(
@@ -564,20 +545,20 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.count(Operation::Create);
+        let _handled = self.request(Operation::Create);
         let exclusive = flags & libc::O_EXCL != 0;
         match self
             .vfs
             .create(parent.0, name, mode, caller(request), exclusive)
         {
             Ok(stat) => reply.created(
-                &self.entry_ttl(&stat),
+                &self.replies.entry_ttl(&stat),
                 &file_attr(&stat),
                 GENERATION,
                 FileHandle(0),
                 FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH,
             ),
-            Err(error) => reply.error(self.failed(Operation::Create, &error)),
+            Err(error) => reply.error(self.replies.failed(Operation::Create, &error)),
         }
     }
 }

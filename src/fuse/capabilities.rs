@@ -15,6 +15,9 @@ pub struct Capabilities {
     pub no_opendir: bool,
     /// Cached content goes only when it is said to (Linux 5.2).
     pub explicit_invalidation: bool,
+    /// Set-id bits and file capabilities are ours to drop, so that a write need not ask for the latter
+    /// first (Linux 5.11).
+    pub kill_privileges: bool,
     /// Listings bring attributes with them (Linux 3.9).
     pub readdirplus: bool,
 }
@@ -30,6 +33,7 @@ impl Capabilities {
             no_open: take(InitFlags::FUSE_NO_OPEN_SUPPORT),
             no_opendir: take(InitFlags::FUSE_NO_OPENDIR_SUPPORT),
             explicit_invalidation: take(InitFlags::FUSE_EXPLICIT_INVAL_DATA),
+            kill_privileges: take(InitFlags::FUSE_HANDLE_KILLPRIV_V2),
             readdirplus: take(InitFlags::FUSE_DO_READDIRPLUS)
                 && take(InitFlags::FUSE_READDIRPLUS_AUTO),
         };
@@ -39,5 +43,18 @@ impl Capabilities {
         // Fails only for 0 and for more than fuser's buffer, which is 16 MiB.
         let _ = config.set_max_write(MAX_WRITE);
         taken
+    }
+
+    /// What was agreed to, by the names of libfuse's flags in lower case.
+    pub fn names(&self) -> Vec<String> {
+        let all = [
+            ("no_open_support", self.no_open),
+            ("no_opendir_support", self.no_opendir),
+            ("explicit_inval_data", self.explicit_invalidation),
+            ("handle_killpriv_v2", self.kill_privileges),
+            ("readdirplus", self.readdirplus),
+        ];
+        let taken = all.into_iter().filter(|(_, taken)| *taken);
+        taken.map(|(name, _)| name.to_owned()).collect()
     }
 }

@@ -2,11 +2,16 @@
 //! into one reply; nothing here decides what an operation means.
 
 mod adapter;
+mod burst;
 mod capabilities;
 mod convert;
 mod notifier;
+mod numbers;
 mod pool;
+mod prune;
+mod replies;
 
 pub use adapter::Adapter;
+pub use burst::Bursts;
 pub use capabilities::Capabilities;
 pub use notifier::Notifier;

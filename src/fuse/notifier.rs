@@ -1,30 +1,44 @@
 //! The thread that tells the kernel what it did not ask for.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use fuser::INodeNo;
 
-use crate::vfs::Notice;
+use super::prune::Pruner;
+use crate::vfs::{Notice, Vfs};
 
 /// Sends notices to the kernel, one after the other, from a thread of its own.
 ///
-/// The kernel takes the directory's lock for a notice, and a request that waits for its reply may hold that
-/// lock. So this thread holds nothing that a request needs: it may wait, and nobody waits for it.
+/// The kernel takes the directory's lock for a notice, and a page's for content; a request that waits for
+/// its reply may hold either. So this thread holds nothing that a request needs: it may wait, and nobody
+/// waits for it.
 #[derive(Debug)]
 pub struct Notifier {
     thread: JoinHandle<()>,
 }
 
 impl Notifier {
-    /// Starts the thread. It ends when the last sender of `notices` is gone.
+    /// Starts the thread; `device` is one more descriptor of the connection. It ends when the last sender of `notices` is gone.
     ///
     /// # Errors
     /// That of the system, if it has no room for a thread.
-    pub fn start(kernel: fuser::Notifier, notices: Receiver<Notice>) -> std::io::Result<Self> {
+    pub fn start(
+        kernel: fuser::Notifier,
+        device: OwnedFd,
+        vfs: Arc<Vfs>,
+        notices: Receiver<Notice>,
+    ) -> std::io::Result<Self> {
+        let pruner = Pruner::new(device);
         let thread = std::thread::Builder::new()
-            .name("notifier".to_owned())
-            .spawn(move || notices.iter().for_each(|notice| tell(&kernel, notice)))?;
+            .name("kidafs-notify".to_owned())
+            .spawn(move || {
+                notices
+                    .iter()
+                    .for_each(|notice| tell(&kernel, &pruner, &vfs, notice))
+            })?;
         Ok(Self { thread })
     }
 
@@ -36,19 +50,33 @@ impl Notifier {
     }
 }
 
-fn tell(kernel: &fuser::Notifier, notice: Notice) {
+fn tell(kernel: &fuser::Notifier, pruner: &Pruner, vfs: &Vfs, notice: Notice) {
     let told = match &notice {
-        Notice::Entry { parent, name } => kernel.inval_entry(INodeNo(*parent), name),
+        Notice::Entry { ino, .. } if pruner.prune(*ino) => Ok(()),
+        Notice::Entry { parent, name, .. } => kernel.inval_entry(INodeNo(*parent), name),
         Notice::Inode { ino } => kernel.inval_inode(INodeNo(*ino), 0, 0),
         Notice::Settled(done) => {
             // Nobody waits any more: nothing to do.
             let _ = done.send(());
             Ok(())
         }
-        Notice::Content { ino, bytes } => kernel.store(INodeNo(*ino), 0, bytes),
+        Notice::Committed { ino } => push(kernel, vfs, *ino),
     };
     if let Err(error) = told {
         // The mount is gone, or going: there is nothing left that could be stale.
         log::debug!("a notice was not taken: {error}");
     }
+}
+
+/// Puts a committed file's content into the kernel's page cache, so that its first reader need not ask.
+/// (The kernel keeps what was written through it, but for the last, partly filled page.)
+fn push(kernel: &fuser::Notifier, vfs: &Vfs, ino: u64) -> std::io::Result<()> {
+    let Some((bytes, version)) = vfs.pushable(ino) else {
+        return Ok(());
+    };
+    kernel.store(INodeNo(ino), 0, &bytes)?;
+    if vfs.is_version(ino, version) {
+        return Ok(());
+    }
+    kernel.inval_inode(INodeNo(ino), 0, 0)
 }

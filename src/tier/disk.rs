@@ -4,20 +4,19 @@
 //! into the mount and deadlock. So everything here starts from a descriptor that was opened before.
 
 use std::ffi::{OsStr, OsString};
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, StatVfs, Timespec, Timestamps, Uid,
-    XattrFlags,
-};
-use rustix::io::{Errno, Result};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, StatVfs, Uid, XattrFlags};
+use rustix::io::{Errno, ReadWriteFlags, Result};
 
 use super::digest::{DIGEST_XATTR, Digest};
 use super::draft::{Draft, Drafts, Publish};
+use super::found::{Found, FoundKind, found, mode, timestamps};
 use super::quarantine::Quarantine;
 use super::xattr;
 
@@ -74,111 +73,80 @@ impl AsFd for Directory {
 #[derive(Debug)]
 pub struct DiskFile(OwnedFd);
 
-/// What a name in a backing directory stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FoundKind {
-    /// A regular file.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link, with its target.
-    Symlink(OsString),
-    /// Anything else; not served.
-    Other,
+/// Whether a read may wait for the medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It may.
+    Any,
+    /// It may not: only what the page cache has is read.
+    None,
 }
 
-/// One name found in a backing directory. Times are to the nanosecond.
-#[derive(Debug, Clone)]
-pub struct Found {
-    /// The name.
-    pub name: OsString,
-    /// What it stands for.
-    pub kind: FoundKind,
-    /// Size in bytes.
-    pub size: u64,
-    /// Permission bits, with set-id and sticky bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Last use, as far as the backing filesystem has it.
-    pub atime: SystemTime,
-    /// Last change of the content.
-    pub mtime: SystemTime,
-    /// Last change of the attributes.
-    pub ctime: SystemTime,
-    /// The filesystem it is on; a directory on another one is a foreign mount.
-    pub device: u64,
+fn read_some(file: &OwnedFd, bytes: &mut [u8], offset: u64, patience: Patience) -> Result<usize> {
+    if patience == Patience::None {
+        let mut slices = [IoSliceMut::new(bytes)];
+        match rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+            // A filesystem that has no such reads: tmpfs on some kernels, which never waits anyway.
+            Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {}
+            result => return result,
+        }
+    }
+    rustix::io::pread(file, bytes, offset)
 }
 
 /// The backing directory.
 #[derive(Debug)]
 pub struct DiskTier {
     root: Arc<Directory>,
-    drafts: Drafts,
-    quarantine: Quarantine,
+    /// Where it writes; none if it must not.
+    private: Option<Private>,
     /// Whether the backing filesystem has user extended attributes.
     digests: AtomicBool,
     faults: Option<Arc<dyn Faults>>,
 }
 
-/// The umask-free mode bits of a `st_mode`.
-const PERMISSIONS: u32 = 0o7777;
-
-fn mode(bits: u32) -> Mode {
-    Mode::from_raw_mode(bits & PERMISSIONS)
+/// The folders below [`PRIVATE_DIR`].
+#[derive(Debug)]
+struct Private {
+    drafts: Drafts,
+    quarantine: Quarantine,
 }
 
-fn time(secs: i64, nanos: u64) -> SystemTime {
-    let nanos = u32::try_from(nanos).unwrap_or(0).min(999_999_999);
-    let whole = Duration::from_secs(secs.unsigned_abs());
-    let base = if secs < 0 {
-        SystemTime::UNIX_EPOCH.checked_sub(whole)
-    } else {
-        SystemTime::UNIX_EPOCH.checked_add(whole)
-    };
-    base.and_then(|base| base.checked_add(Duration::new(0, nanos)))
-        .unwrap_or(SystemTime::UNIX_EPOCH)
+impl Private {
+    /// Makes what is missing, and removes what a daemon that died has left.
+    fn open(root: &OwnedFd) -> Result<Self> {
+        let private = make_private(root, PRIVATE_DIR)?;
+        let drafts = make_private(&private, DRAFTS_DIR)?;
+        for left in names(&drafts)? {
+            rustix::fs::unlinkat(&drafts, &left, AtFlags::empty())?;
+        }
+        Ok(Self {
+            drafts: Drafts::new(drafts),
+            quarantine: Quarantine::open(make_private(&private, QUARANTINE_DIR)?)?,
+        })
+    }
 }
 
-fn timespec(time: SystemTime) -> Timespec {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => Timespec {
-            tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: after.subsec_nanos().into(),
-        },
-        Err(before) => {
-            let before = before.duration();
-            let secs = i64::try_from(before.as_secs()).unwrap_or(i64::MAX);
-            match before.subsec_nanos() {
-                0 => Timespec {
-                    tv_sec: -secs,
-                    tv_nsec: 0,
-                },
-                nanos => Timespec {
-                    tv_sec: -secs - 1,
-                    tv_nsec: (1_000_000_000 - nanos).into(),
-                },
-            }
+fn make_private(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => rustix::fs::openat(parent, name, flags, Mode::empty()),
+        Err(error) => Err(error),
+    }
+}
+
+fn names(dir: impl AsFd) -> Result<Vec<OsString>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let own = rustix::fs::openat(dir, ".", flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::new(own)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if !is_dot(name) {
+            names.push(OsStr::from_bytes(name).to_owned());
         }
     }
-}
-
-fn timestamps(atime: Option<SystemTime>, mtime: Option<SystemTime>) -> Timestamps {
-    let or_omit = |time: Option<SystemTime>| {
-        time.map_or(
-            Timespec {
-                tv_sec: 0,
-                tv_nsec: rustix::fs::UTIME_OMIT,
-            },
-            timespec,
-        )
-    };
-    Timestamps {
-        last_access: or_omit(atime),
-        last_modification: or_omit(mtime),
-    }
+    Ok(names)
 }
 
 fn is_dot(name: &[u8]) -> bool {
@@ -186,55 +154,53 @@ fn is_dot(name: &[u8]) -> bool {
 }
 
 impl DiskTier {
-    /// Takes over the open directory `root`, whose [`PRIVATE_DIR`] is made if it is missing.
-    ///
-    /// The caller holds the lock on the backing directory: leftovers of a daemon that died are removed.
+    /// Takes over the open directory `root`. Unless `read_only`, [`PRIVATE_DIR`] in it is made if it is missing,
+    /// and the caller holds the lock on the directory: leftovers of a daemon that died are removed.
     ///
     /// # Errors
     /// Those of the system, and ELOOP or ENOTDIR if something else has the private folder's name.
-    pub fn open(root: OwnedFd, faults: Option<Arc<dyn Faults>>) -> Result<Self> {
-        let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make =
-            |parent: &OwnedFd, name: &str| match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {
-                    rustix::fs::openat(parent, name, directory, Mode::empty())
-                }
-                Err(error) => Err(error),
-            };
-        let private = make(&root, PRIVATE_DIR)?;
-        let drafts = make(&private, DRAFTS_DIR)?;
+    pub fn open(root: OwnedFd, read_only: bool, faults: Option<Arc<dyn Faults>>) -> Result<Self> {
+        let private = if read_only {
+            None
+        } else {
+            Some(Private::open(&root)?)
+        };
         let tier = Self {
             root: Arc::new(Directory(root)),
-            drafts: Drafts::new(
-                drafts
-                    .try_clone()
-                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?,
-            ),
-            quarantine: Quarantine::open(make(&private, QUARANTINE_DIR)?)?,
+            private,
             digests: AtomicBool::new(true),
             faults,
         };
-        for left in tier.names(&drafts)? {
-            rustix::fs::unlinkat(&drafts, &left, AtFlags::empty())?;
-        }
         tier.try_attributes()?;
         Ok(tier)
     }
 
     /// Finds out whether user extended attributes work here.
     fn try_attributes(&self) -> Result<()> {
-        let draft = self.drafts.begin(Mode::RUSR | Mode::WUSR)?;
-        match draft.set_digest(&Digest::of(b"")) {
-            Ok(()) => {}
+        let tried = match &self.private {
+            Some(private) => {
+                let draft = private.drafts.begin(Mode::RUSR | Mode::WUSR)?;
+                draft.set_digest(&Digest::of(b""))
+            }
+            None => match xattr::get(&*self.root, OsStr::new("."), OsStr::new(DIGEST_XATTR)) {
+                Err(Errno::NODATA) | Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            },
+        };
+        match tried {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::PERM) => {
                 log::warn!(
                     "the backing filesystem has no user extended attributes: digests are off"
                 );
                 self.digests.store(false, Ordering::Relaxed);
+                Ok(())
             }
-            Err(error) => return Err(error),
+            result => result,
         }
-        Ok(())
+    }
+
+    fn writable(&self) -> Result<&Private> {
+        self.private.as_ref().ok_or(Errno::ROFS)
     }
 
     fn step(&self, step: Step) -> Result<()> {
@@ -262,25 +228,11 @@ impl DiskTier {
         rustix::fs::openat(dir, name, flags, Mode::empty()).map(Directory)
     }
 
-    fn names(&self, dir: impl AsFd) -> Result<Vec<OsString>> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let own = rustix::fs::openat(dir, ".", flags, Mode::empty())?;
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::new(own)? {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if !is_dot(name) {
-                names.push(OsStr::from_bytes(name).to_owned());
-            }
-        }
-        Ok(names)
-    }
-
     /// Everything in `dir`. A name that vanishes meanwhile is left out.
     pub fn list(&self, dir: &Directory) -> Result<Vec<Found>> {
         self.step(Step::Read)?;
         let mut found = Vec::new();
-        for name in self.names(dir)? {
+        for name in names(dir)? {
             match self.find(dir, &name) {
                 Ok(one) => found.push(one),
                 Err(Errno::NOENT) => {}
@@ -316,8 +268,12 @@ impl DiskTier {
         self.step(Step::Create)?;
         rustix::fs::mkdirat(dir, name, mode(bits))?;
         // mkdir(2) applies the umask and drops set-id bits.
-        rustix::fs::chmodat(dir, name, mode(bits), AtFlags::empty())?;
-        self.open_dir(dir, name)
+        rustix::fs::chmodat(dir, name, mode(bits), AtFlags::empty())
+            .and_then(|()| self.open_dir(dir, name))
+            .inspect_err(|_| {
+                // The first error is the one to tell.
+                let _ = rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
+            })
     }
 
     /// Makes a symbolic link.
@@ -357,12 +313,14 @@ impl DiskTier {
     /// Moves a file whose content is wrong into the quarantine, which keeps a bounded number of them.
     pub fn quarantine(&self, dir: &Directory, name: &OsStr) -> Result<()> {
         self.step(Step::Rename)?;
-        self.quarantine.take(dir, name)
+        self.writable()?.quarantine.take(dir, name)
     }
 
     /// Files in the quarantine.
     pub fn quarantined(&self) -> u64 {
-        self.quarantine.files()
+        self.private
+            .as_ref()
+            .map_or(0, |private| private.quarantine.files())
     }
 
     // --- content -------------------------------------------------------------------------------
@@ -380,12 +338,21 @@ impl DiskTier {
     }
 
     /// Reads up to `len` bytes from `offset`; fewer only at the end of the file.
-    pub fn read(&self, file: &DiskFile, offset: u64, len: usize) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// EAGAIN with [`Patience::None`] if the medium would have to be waited for.
+    pub fn read(
+        &self,
+        file: &DiskFile,
+        offset: u64,
+        len: usize,
+        patience: Patience,
+    ) -> Result<Vec<u8>> {
         self.step(Step::Read)?;
         let mut content = vec![0; len];
         let mut got = 0;
         while got < len {
-            match rustix::io::pread(&file.0, &mut content[got..], offset + got as u64) {
+            match read_some(&file.0, &mut content[got..], offset + got as u64, patience) {
                 Ok(0) => break,
                 Ok(count) => got += count,
                 Err(Errno::INTR) => {}
@@ -423,7 +390,10 @@ impl DiskTier {
     /// Begins a backing file that has no name yet.
     pub fn begin(&self, bits: u32) -> Result<Draft> {
         self.step(Step::Create)?;
-        self.drafts.begin(mode(bits))
+        // Stamping extended attributes takes the right to write, which the mode alone gives an ordinary user.
+        self.writable()?
+            .drafts
+            .begin(mode(bits) | Mode::RUSR | Mode::WUSR)
     }
 
     /// Writes all of `bytes` at `offset`.
@@ -474,7 +444,7 @@ impl DiskTier {
         how: Publish,
     ) -> Result<()> {
         self.step(Step::Publish)?;
-        self.drafts.publish(draft, dir, name, how)
+        self.writable()?.drafts.publish(draft, dir, name, how)
     }
 
     // --- durability ----------------------------------------------------------------------------
@@ -588,19 +558,4 @@ pub struct Stamp<'a> {
     pub mtime: SystemTime,
     /// Extended attributes beside the digest.
     pub xattrs: &'a [(OsString, Vec<u8>)],
-}
-
-fn found(name: OsString, kind: FoundKind, stat: &Stat) -> Found {
-    Found {
-        name,
-        kind,
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-        mode: stat.st_mode & PERMISSIONS,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        atime: time(stat.st_atime, stat.st_atime_nsec),
-        mtime: time(stat.st_mtime, stat.st_mtime_nsec),
-        ctime: time(stat.st_ctime, stat.st_ctime_nsec),
-        device: stat.st_dev,
-    }
 }

@@ -59,6 +59,11 @@ impl MemoryTier {
         self.cache.get(&ino)
     }
 
+    /// As [`MemoryTier::get`], but does not count as a use.
+    pub fn peek(&self, ino: u64) -> Option<Arc<[u8]>> {
+        self.cache.peek(&ino)
+    }
+
     /// Whether the content of inode `ino` is here; does not count as a use.
     pub fn contains(&self, ino: u64) -> bool {
         self.cache.contains_key(&ino)

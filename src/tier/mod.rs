@@ -5,11 +5,13 @@
 mod digest;
 mod disk;
 mod draft;
+mod found;
 mod memory;
 mod quarantine;
 mod xattr;
 
 pub use digest::{DIGEST_XATTR, Digest, Digester};
-pub use disk::{Directory, DiskFile, DiskTier, Faults, Found, FoundKind, PRIVATE_DIR, Stamp, Step};
+pub use disk::{Directory, DiskFile, DiskTier, Faults, PRIVATE_DIR, Patience, Stamp, Step};
 pub use draft::{Draft, Publish};
+pub use found::{Found, FoundKind};
 pub use memory::MemoryTier;

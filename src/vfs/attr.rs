@@ -53,6 +53,10 @@ pub struct Stat {
     pub kind: Kind,
     /// Links: 1, or 2 for a directory; 0 once it has no name.
     pub links: u32,
+    /// Made up by the daemon, in the hidden folder: its name must be looked up anew each time.
+    pub generated: bool,
+    /// Whether a look-up would find it without reading its content first, to check it.
+    pub checked: bool,
     /// Its attributes.
     pub attr: Attr,
 }

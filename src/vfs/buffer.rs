@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
 
 use super::error::{Error, Result};
 use super::node::Xattrs;
-use crate::tier::{Digest, Digester};
+use crate::tier::{Digest, Digester, DiskTier, Draft};
 
 /// Bytes of uncommitted content in all buffers, against `--staging`.
 #[derive(Debug)]
@@ -57,13 +56,14 @@ pub(super) struct Buffer {
     bytes: Vec<u8>,
     reserved: u64,
     staging: Arc<Staging>,
-    /// Follows the content as long as it only grows at its end, as engines write.
-    digester: Option<Digester>,
+    /// How many bytes from the start are in `digester`, and in `draft` if there is one.
+    settled: usize,
+    digester: Digester,
+    draft: Option<Draft>,
     /// Whether the backing directory has a file under this name: an older state of this content.
     pub(super) on_disk: bool,
     /// Whether a program asked for this content to be on the medium (fsync) before it was committed.
     pub(super) flush_wanted: bool,
-    pub(super) touched: SystemTime,
     /// Extended attributes, unless the backing file has them: see `own_xattrs`.
     pub(super) xattrs: Xattrs,
     /// Whether `xattrs` are the file's. False where the content of a committed file is being changed.
@@ -75,24 +75,19 @@ impl Buffer {
     ///
     /// # Errors
     /// ENOSPC if they do not fit in the staging area.
-    pub(super) fn new(
-        staging: &Arc<Staging>,
-        bytes: Vec<u8>,
-        on_disk: bool,
-        touched: SystemTime,
-    ) -> Result<Self> {
+    pub(super) fn new(staging: &Arc<Staging>, bytes: Vec<u8>, on_disk: bool) -> Result<Self> {
         let reserved = bytes.len() as u64;
         staging.reserve(reserved)?;
         staging.files.fetch_add(1, Ordering::Relaxed);
-        let digester = bytes.is_empty().then(Digester::default);
         Ok(Self {
             bytes,
             reserved,
             staging: Arc::clone(staging),
-            digester,
+            settled: 0,
+            digester: Digester::default(),
+            draft: None,
             on_disk,
             flush_wanted: false,
-            touched,
             xattrs: Vec::new(),
             own_xattrs: !on_disk,
         })
@@ -110,6 +105,15 @@ impl Buffer {
         usize::try_from(len).map_err(|_| Error::TOO_LARGE)
     }
 
+    /// The content from `offset` on is about to change: what was made of it is of no use.
+    fn unsettle(&mut self, offset: usize) {
+        if offset < self.settled {
+            self.settled = 0;
+            self.digester = Digester::default();
+            self.draft = None;
+        }
+    }
+
     /// Writes `data` at `offset`, filling a gap with zeros.
     ///
     /// # Errors
@@ -119,43 +123,52 @@ impl Buffer {
             .checked_add(data.len() as u64)
             .ok_or(Error::TOO_LARGE)?;
         let end = self.grow_to(end.max(self.bytes.len() as u64))?;
-        if offset == self.bytes.len() as u64 {
-            if let Some(digester) = &mut self.digester {
-                digester.update(data);
-            }
+        // `end` covers offset + data.len(), so the offset fits in a usize as well.
+        let start = offset as usize;
+        if start == self.bytes.len() {
             self.bytes.extend_from_slice(data);
             return Ok(());
         }
-        self.digester = None;
+        self.unsettle(start);
         self.bytes.resize(end, 0);
-        // Within bounds: `end` covers offset + data.len(), so offset fits in a usize as well.
-        let start = offset as usize;
         self.bytes[start..start + data.len()].copy_from_slice(data);
         Ok(())
     }
 
     /// Cuts off at `len`, or fills up with zeros.
     pub(super) fn resize(&mut self, len: u64) -> Result<()> {
-        if len == self.bytes.len() as u64 {
-            return Ok(());
-        }
         let len = self.grow_to(len)?;
+        self.unsettle(len);
         self.bytes.resize(len, 0);
         self.bytes.shrink_to_fit();
         self.staging.release(self.reserved - len as u64);
         self.reserved = len as u64;
-        self.digester = (len == 0).then(Digester::default);
         Ok(())
     }
 
-    /// The digest of the content as it is.
-    pub(super) fn digest(&self) -> Digest {
-        match &self.digester {
-            Some(digester) if digester.seen() == self.bytes.len() as u64 => {
-                digester.clone().finish()
-            }
-            _ => Digest::of(&self.bytes),
+    /// Brings the digest up to date, and with `disk` the draft too: begun with permission bits `mode` if
+    /// there is none. Engines append, so each byte is hashed and written once.
+    pub(super) fn settle(&mut self, disk: Option<(&DiskTier, u32)>) -> rustix::io::Result<()> {
+        if let (None, Some((disk, mode))) = (&self.draft, disk) {
+            let draft = disk.begin(mode)?;
+            disk.write(&draft, &self.bytes[..self.settled], 0)?;
+            self.draft = Some(draft);
         }
+        let fresh = &self.bytes[self.settled..];
+        if let (Some(draft), Some((disk, _))) = (&self.draft, disk) {
+            disk.write(draft, fresh, self.settled as u64)?;
+        } else {
+            self.draft = None;
+        }
+        self.digester.update(fresh);
+        self.settled = self.bytes.len();
+        Ok(())
+    }
+
+    /// The settled draft with its digest, for its name. The buffer can make another one.
+    pub(super) fn take_draft(&mut self) -> Option<(Draft, Digest)> {
+        let draft = self.draft.take()?;
+        Some((draft, self.digester.clone().finish()))
     }
 }
 
@@ -174,23 +187,29 @@ mod tests {
         Arc::new(Staging::new(budget))
     }
 
+    fn digest(buffer: &mut Buffer) -> Digest {
+        buffer.settle(None).unwrap();
+        buffer.digester.clone().finish()
+    }
+
     #[test]
     fn appended_overwritten_and_cut_content_has_the_right_digest() {
         let staging = staging(1_000);
-        let mut buffer = Buffer::new(&staging, Vec::new(), false, SystemTime::UNIX_EPOCH).unwrap();
+        let mut buffer = Buffer::new(&staging, Vec::new(), false).unwrap();
         buffer.write(0, b"hello ").unwrap();
+        assert_eq!(digest(&mut buffer), Digest::of(b"hello "));
         buffer.write(6, b"world").unwrap();
-        assert_eq!(buffer.digest(), Digest::of(b"hello world"));
+        assert_eq!(digest(&mut buffer), Digest::of(b"hello world"));
         buffer.write(2, b"LL").unwrap();
-        assert_eq!(buffer.digest(), Digest::of(b"heLLo world"));
+        assert_eq!(digest(&mut buffer), Digest::of(b"heLLo world"));
         buffer.resize(4).unwrap();
-        assert_eq!(buffer.digest(), Digest::of(b"heLL"));
+        assert_eq!(digest(&mut buffer), Digest::of(b"heLL"));
         buffer.write(6, b"x").unwrap();
         assert_eq!(buffer.bytes(), b"heLL\0\0x");
-        assert_eq!(buffer.digest(), Digest::of(b"heLL\0\0x"));
+        assert_eq!(digest(&mut buffer), Digest::of(b"heLL\0\0x"));
         buffer.resize(0).unwrap();
         buffer.write(0, b"new").unwrap();
-        assert_eq!(buffer.digest(), Digest::of(b"new"));
+        assert_eq!(digest(&mut buffer), Digest::of(b"new"));
         assert_eq!(staging.used(), 3);
         drop(buffer);
         assert_eq!((staging.used(), staging.files()), (0, 0));
@@ -199,16 +218,10 @@ mod tests {
     #[test]
     fn beyond_the_staging_budget_a_write_fails_and_changes_nothing() {
         let staging = staging(10);
-        let mut one = Buffer::new(
-            &staging,
-            b"12345678".to_vec(),
-            false,
-            SystemTime::UNIX_EPOCH,
-        )
-        .unwrap();
+        let mut one = Buffer::new(&staging, b"12345678".to_vec(), false).unwrap();
         assert_eq!(one.write(8, b"abc"), Err(Error::STAGING_FULL));
         assert_eq!(one.bytes(), b"12345678");
-        assert!(Buffer::new(&staging, vec![0; 3], false, SystemTime::UNIX_EPOCH).is_err());
+        assert!(Buffer::new(&staging, vec![0; 3], false).is_err());
         assert_eq!((staging.used(), staging.files()), (8, 1));
         one.write(8, b"ab").unwrap();
         one.resize(2).unwrap();

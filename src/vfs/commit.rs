@@ -10,8 +10,8 @@ use super::Vfs;
 use super::attr::Kind;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Name, Node, Place};
+use super::notice::Notice;
 use crate::config::Durability;
-use crate::format::temporary_name;
 
 /// What a rename does with a name that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,7 +27,7 @@ pub enum RenameMode {
 
 /// How the flush went that followed a rename. The rename itself has been done by then, in the backing
 /// directory, so the tree in memory follows it either way.
-type Flushed = Result<()>;
+pub(super) type Flushed = Result<()>;
 
 /// One side of a rename.
 struct Side<'a> {
@@ -54,23 +54,43 @@ impl Side<'_> {
 
 impl Vfs {
     /// Renames. A staged file is committed by it: when this returns, its whole content is in the
-    /// backing directory under the new name. After an error both names are as they were.
+    /// backing directory under the new name. After an error both names are as they were, unless only the
+    /// flush after the rename failed (`--durability power`, or after an fsync): then the rename is done.
     ///
     /// # Errors
     /// ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY, EINVAL (a directory into itself), EROFS, ENAMETOOLONG,
     /// ESTALE, EPERM in the hidden folder; those of the backing filesystem, ENOSPC among them.
     pub fn rename(&self, from: (u64, &OsStr), to: (u64, &OsStr), mode: RenameMode) -> Result<()> {
         self.check_writable()?;
+        self.check_name(from.0, from.1)?;
+        self.check_name(to.0, to.1)?;
         let size = self.staged_size(from)?;
+        let target = self.child_of(to)?;
         if let Some(size) = size {
-            self.make_room(size)?;
+            let replaced = target.as_deref().filter(|_| mode != RenameMode::Exchange);
+            self.make_room(size, replaced)?;
         }
-        match self.try_rename(from, to, mode) {
-            Err(error) if is_full(&error) && self.relieve(size.unwrap_or(0)) => {
+        let renamed = match self.try_rename(from, to, mode) {
+            Err(error) if is_full(&error) => {
+                let source = self.child_of(from)?;
+                let spared: Vec<u64> = source.iter().chain(&target).map(|node| node.ino).collect();
+                if !self.relieve(size.unwrap_or(0), &spared) {
+                    return Err(error);
+                }
                 self.try_rename(from, to, mode)
             }
             result => result,
-        }
+        };
+        // A flush that failed is no reason to rename once more: that has been done.
+        renamed?
+    }
+
+    fn child_of(&self, (parent, name): (u64, &OsStr)) -> Result<Option<Arc<Node>>> {
+        let parent = self.directory(parent)?;
+        let Some(folder) = parent.folder() else {
+            return Err(Error::NOT_A_DIRECTORY);
+        };
+        Ok(folder.children.read().get(name).cloned())
     }
 
     /// Whether renaming this name waits for the medium.
@@ -86,18 +106,16 @@ impl Vfs {
 
     /// The size of a file that a rename is about to commit; `None` if that is nothing of the kind.
     fn staged_size(&self, from: (u64, &OsStr)) -> Result<Option<u64>> {
-        let parent = self.directory(from.0)?;
-        let Some(folder) = parent.folder() else {
-            return Err(Error::NOT_A_DIRECTORY);
-        };
-        let children = folder.children.read();
-        let staged = children.get(from.1).filter(|node| !self.is_on_disk(node));
+        let staged = self.child_of(from)?.filter(|node| !self.is_on_disk(node));
         Ok(staged.map(|node| node.meta.lock().attr.size))
     }
 
-    fn try_rename(&self, from: (u64, &OsStr), to: (u64, &OsStr), mode: RenameMode) -> Result<()> {
-        self.check_name(from.0, from.1)?;
-        self.check_name(to.0, to.1)?;
+    fn try_rename(
+        &self,
+        from: (u64, &OsStr),
+        to: (u64, &OsStr),
+        mode: RenameMode,
+    ) -> Result<Flushed> {
         let from = Side {
             parent: self.directory(from.0)?,
             name: from.1,
@@ -117,7 +135,7 @@ impl Vfs {
         let source = from.child()?.ok_or(Error::NO_ENTRY)?;
         let target = to.child()?;
         match (&target, mode) {
-            (Some(target), _) if target.ino == source.ino => return Ok(()),
+            (Some(target), _) if target.ino == source.ino => return Ok(Ok(())),
             (Some(_), RenameMode::NoReplace) => return Err(Error::EXISTS),
             (None, RenameMode::Exchange) => return Err(Error::NO_ENTRY),
             (Some(target), RenameMode::Exchange) => {
@@ -143,8 +161,9 @@ impl Vfs {
         if committing {
             self.in_place_changed(&source);
             self.counters.commit(began.elapsed());
+            self.notices.send(Notice::Committed { ino: source.ino });
         }
-        flushed
+        Ok(flushed)
     }
 
     /// Whether a commit may be written later (`--durability async`). Not if a program has flushed the
@@ -152,7 +171,7 @@ impl Vfs {
     fn may_wait(&self, source: &Node, name: &OsStr, target: Option<&Node>) -> bool {
         let unflushed = |content: &Content| matches!(content, Content::Buffered(buffer) if !buffer.flush_wanted);
         self.config.durability == Durability::Async
-            && temporary_name(name).is_none()
+            && self.config.pattern.temporary_name(name).is_none()
             && target.is_none_or(|target| target.kind() == Kind::File)
             && source
                 .content()
@@ -170,7 +189,7 @@ impl Vfs {
             return Err(Error::STALE);
         };
         let mut content = content.lock();
-        let Content::Buffered(buffer) = &*content else {
+        let Content::Buffered(buffer) = &mut *content else {
             return Err(Error::STALE);
         };
         let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
@@ -219,7 +238,7 @@ impl Vfs {
         source: &Arc<Node>,
         target: Option<&Arc<Node>>,
     ) -> Result<Flushed> {
-        self.persist_at(source, &from.place(), from.folder()?)?;
+        let persisted = self.persist_at(source, &from.place(), from.folder()?)?;
         let replaced = target.filter(|target| self.is_on_disk(target));
         if let Some(target) = replaced {
             self.hold(target, &to.place());
@@ -228,7 +247,7 @@ impl Vfs {
         if let (Err(_), Some(target)) = (&renamed, replaced) {
             self.unhold(target);
         }
-        renamed
+        Ok(persisted.unwrap_or(Ok(())).and(renamed?))
     }
 
     fn rename_names(&self, from: &Side<'_>, to: &Side<'_>, exchange: bool) -> Result<Flushed> {
@@ -253,9 +272,9 @@ impl Vfs {
         to: &Side<'_>,
         source: &Arc<Node>,
         target: &Arc<Node>,
-    ) -> Result<()> {
-        self.persist_at(source, &from.place(), from.folder()?)?;
-        self.persist_at(target, &to.place(), to.folder()?)?;
+    ) -> Result<Flushed> {
+        let first = self.persist_at(source, &from.place(), from.folder()?)?;
+        let second = self.persist_at(target, &to.place(), to.folder()?)?;
         let flushed = self.rename_names(from, to, true)?;
         for (node, side) in [(source, to), (target, from)] {
             let place = side.place();
@@ -266,7 +285,8 @@ impl Vfs {
             self.moved(node, place);
         }
         self.touched(from, to);
-        flushed
+        let persisted = first.unwrap_or(Ok(())).and(second.unwrap_or(Ok(())));
+        Ok(persisted.and(flushed))
     }
 
     /// Makes the tree in memory agree with a rename that has been done on disk.

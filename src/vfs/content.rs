@@ -11,7 +11,7 @@ use super::Vfs;
 use super::error::{Error, Result};
 use super::node::{Body, Content, Held, Node, Place};
 use crate::format;
-use crate::tier::{Digest, DiskFile};
+use crate::tier::{Digest, DiskFile, Patience};
 
 /// Bytes that were read: shared with the memory tier where possible.
 #[derive(Debug)]
@@ -43,6 +43,9 @@ fn shared(bytes: Arc<[u8]>, offset: u64, len: u32) -> Bytes {
     Bytes::Shared(bytes, range)
 }
 
+/// Larger content is left to be read when it is wanted.
+const MOST_PUSHED: usize = 128 << 10;
+
 /// Committed content: whole where it is small enough to be kept, else a file to read parts from.
 pub(super) enum Committed {
     Whole(Arc<[u8]>),
@@ -53,8 +56,8 @@ impl Vfs {
     /// Reads up to `len` bytes of a file from `offset`; fewer only at its end.
     ///
     /// # Errors
-    /// EISDIR, ESTALE; EIO if the content on disk does not match its digest; those of the backing filesystem.
-    pub fn read(&self, ino: u64, offset: u64, len: u32) -> Result<Bytes> {
+    /// EISDIR, ESTALE; EAGAIN with [`Patience::None`] if the disk would have to be waited for; EIO if the content on disk does not match its digest; those of the backing filesystem.
+    pub fn read(&self, ino: u64, offset: u64, len: u32, patience: Patience) -> Result<Bytes> {
         let node = self.node(ino)?;
         let content = match &node.body {
             Body::File(content) => content,
@@ -77,14 +80,20 @@ impl Vfs {
             };
             return match held {
                 Some(Held::Bytes(bytes)) => Ok(shared(bytes, offset, len)),
-                Some(Held::File(file)) => {
-                    Ok(Bytes::Owned(self.disk.read(&file, offset, len as usize)?))
-                }
-                None => match self.committed(&node) {
+                Some(Held::File(file)) => Ok(Bytes::Owned(self.disk.read(
+                    &file,
+                    offset,
+                    len as usize,
+                    patience,
+                )?)),
+                None => match self.committed(&node, patience) {
                     Ok(Some(Committed::Whole(bytes))) => Ok(shared(bytes, offset, len)),
-                    Ok(Some(Committed::File(file))) => {
-                        Ok(Bytes::Owned(self.disk.read(&file, offset, len as usize)?))
-                    }
+                    Ok(Some(Committed::File(file))) => Ok(Bytes::Owned(self.disk.read(
+                        &file,
+                        offset,
+                        len as usize,
+                        patience,
+                    )?)),
                     // Its name went while it was looked for: it is held by now, if it could be.
                     Ok(None) if matches!(*content.lock(), Content::Committed) => Err(Error::LOST),
                     Ok(None) => continue,
@@ -100,14 +109,16 @@ impl Vfs {
 
     /// Committed content of `node`, from the memory tier or from disk, checked and kept. `None`: it is not
     /// committed under a name any more.
-    pub(super) fn committed(&self, node: &Node) -> Result<Option<Committed>> {
+    pub(super) fn committed(&self, node: &Node, patience: Patience) -> Result<Option<Committed>> {
         if let Some(bytes) = self.memory.get(node.ino) {
             return Ok(Some(Committed::Whole(bytes)));
         }
         let version = node.version.load(Ordering::Acquire);
-        let found = self.load(node)?;
-        if let (Some(Committed::Whole(bytes)), Some(content)) = (&found, node.content()) {
+        let found = self.load(node, patience)?;
+        if found.is_some() {
             node.verified.store(true, Ordering::Release);
+        }
+        if let (Some(Committed::Whole(bytes)), Some(content)) = (&found, node.content()) {
             let content = content.lock();
             // A change in place, or a commit of one, that came meanwhile has newer content.
             if matches!(*content, Content::Committed)
@@ -123,12 +134,12 @@ impl Vfs {
     ///
     /// The file is found by its name, which a commit, an eviction or a rename may give to another file at
     /// any time. So names are locked, or shown afterwards to have stayed as they were.
-    fn load(&self, node: &Node) -> Result<Option<Committed>> {
+    fn load(&self, node: &Node, patience: Patience) -> Result<Option<Committed>> {
         if let Some(place) = node.place()
             && let Some(folder) = place.parent.folder()
             && let Some(sequence) = folder.stable_sequence()
         {
-            let found = self.load_named(&place);
+            let found = self.load_named(&place, patience);
             if folder.sequence.load(Ordering::Acquire) == sequence {
                 return found.map(Some);
             }
@@ -142,12 +153,12 @@ impl Vfs {
             };
             let _names = folder.names.lock();
             if node.is_at(&place) {
-                return self.load_named(&place).map(Some);
+                return self.load_named(&place, patience).map(Some);
             }
         }
     }
 
-    fn load_named(&self, place: &Place) -> Result<Committed> {
+    fn load_named(&self, place: &Place, patience: Patience) -> Result<Committed> {
         let Some(folder) = place.parent.folder() else {
             return Err(Error::STALE);
         };
@@ -157,7 +168,7 @@ impl Vfs {
             return Ok(Committed::File(file));
         }
         let len = usize::try_from(size).map_err(|_| Error::TOO_LARGE)?;
-        let bytes = self.disk.read(&file, 0, len)?;
+        let bytes = self.disk.read(&file, 0, len, patience)?;
         let sound = match self.disk.digest(&file)? {
             Some(digest) => digest == Digest::of(&bytes),
             None => self.adopt_content(&file, &place.name, &bytes),
@@ -173,7 +184,7 @@ impl Vfs {
     /// was there. What is whole is given a digest; false: it is not.
     fn adopt_content(&self, file: &DiskFile, name: &OsStr, bytes: &[u8]) -> bool {
         if let Some(entry) = self.config.pattern.parse_name(name)
-            && !is_whole(entry.python(), bytes)
+            && !is_whole(&entry, bytes)
         {
             return false;
         }
@@ -184,6 +195,28 @@ impl Vfs {
             log::debug!("{name:?} gets no digest: {error}");
         }
         true
+    }
+
+    /// The content of a file that was just committed, for the kernel's page cache, and the version it is.
+    /// `None`: it has been changed in place since, it has no name any more, or it is too large to be worth it.
+    ///
+    /// After the content has been stored there, [`Vfs::is_version`] must still hold; else what was stored may
+    /// be older than what was written meanwhile, and the kernel's copy must be invalidated.
+    pub fn pushable(&self, ino: u64) -> Option<(Arc<[u8]>, u64)> {
+        let node = self.node(ino).ok()?;
+        let version = node.version.load(Ordering::Acquire);
+        let bytes = self
+            .memory
+            .peek(ino)
+            .filter(|bytes| bytes.len() <= MOST_PUSHED)?;
+        let committed = node.place().is_some() && !is_buffered(&node);
+        committed.then_some((bytes, version))
+    }
+
+    /// Whether an inode's content is still what it was at `version`.
+    pub fn is_version(&self, ino: u64, version: u64) -> bool {
+        self.node(ino)
+            .is_ok_and(|node| node.version.load(Ordering::Acquire) == version)
     }
 
     /// Keeps the content of `node` readable for the programs that have it open, before its name goes.
@@ -212,6 +245,26 @@ impl Vfs {
         *content = Content::Held(held);
     }
 
+    /// As [`Vfs::hold`], but nothing of the content needs the disk any more. What cannot be read now is left
+    /// as it is.
+    pub(super) fn hold_in_memory(&self, node: &Node, place: &Place) {
+        let Some(content) = node.content() else {
+            return;
+        };
+        let mut content = content.lock();
+        if !node.is_known() || !matches!(*content, Content::Committed) {
+            return;
+        }
+        let bytes = match self.memory.get(node.ino) {
+            Some(bytes) => bytes,
+            None => match self.load_named(place, Patience::Any) {
+                Ok(Committed::Whole(bytes)) => bytes,
+                Ok(Committed::File(_)) | Err(_) => return,
+            },
+        };
+        *content = Content::Held(Held::Bytes(bytes));
+    }
+
     /// Takes [`Vfs::hold`] back: the name stayed after all.
     pub(super) fn unhold(&self, node: &Node) {
         if let Some(content) = node.content() {
@@ -231,11 +284,7 @@ pub(super) fn is_buffered(node: &Node) -> bool {
 
 /// Whether an entry is framed as it should be and its code would unmarshal. Streams of interpreters
 /// that the reader does not know pass.
-fn is_whole(python: &str, bytes: &[u8]) -> bool {
-    let known = KNOWN_INTERPRETERS.contains(&python);
+fn is_whole(name: &format::EntryName<'_>, bytes: &[u8]) -> bool {
     format::Entry::parse(bytes)
-        .is_ok_and(|entry| !known || format::marshal::check(entry.code).is_ok())
+        .is_ok_and(|entry| !name.is_readable() || format::marshal::check(entry.code).is_ok())
 }
-
-/// The version tags of the interpreters whose marshal streams [`format::marshal`] reads.
-const KNOWN_INTERPRETERS: [&str; 4] = ["py311", "py312", "py313", "py314"];

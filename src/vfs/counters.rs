@@ -42,12 +42,13 @@ pub enum Operation {
     Readdirplus,
     Fsyncdir,
     Create,
+    Access,
     Other,
 }
 
 impl Operation {
     /// The names, in the order of the values.
-    const NAMES: [&'static str; 28] = [
+    const NAMES: [&'static str; 29] = [
         "lookup",
         "forget",
         "getattr",
@@ -75,6 +76,7 @@ impl Operation {
         "readdirplus",
         "fsyncdir",
         "create",
+        "access",
         "other",
     ];
 
@@ -101,6 +103,8 @@ pub struct Counters {
     latency_sum: AtomicU64,
     evictions: [AtomicU64; Reason::ALL.len()],
     evicted_bytes: AtomicU64,
+    /// Beginnings and ends of sweeps, which take turns: odd while one is made.
+    sweep_turns: AtomicU64,
 }
 
 pub(super) fn bump(counter: &AtomicU64) {
@@ -132,6 +136,17 @@ impl Counters {
     pub(super) fn evicted(&self, reason: Reason, bytes: u64) {
         bump(&self.evictions[reason as usize]);
         self.evicted_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// To be called when a sweep begins and when it ends; there is only one at a time.
+    pub(super) fn sweep_turn(&self) {
+        bump(&self.sweep_turns);
+    }
+
+    /// Sweeps that have ended, and whether one is under way.
+    pub(super) fn sweeps(&self) -> (u64, bool) {
+        let turns = read(&self.sweep_turns);
+        (turns / 2, turns % 2 == 1)
     }
 
     pub(super) fn lookups(&self) -> Lookups {

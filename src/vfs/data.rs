@@ -2,45 +2,48 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use super::Vfs;
 use super::buffer::Buffer;
 use super::content::Committed;
 use super::error::{Error, Result};
 use super::node::{Body, Content, Held, Node};
+use super::notice::Notice;
+use crate::tier::Patience;
 
-/// The set-user-id and set-group-id bits, which a write by anybody takes away.
+/// The set-user-id and set-group-id bits.
 const SET_ID: u32 = 0o6000;
 
 impl Vfs {
-    /// Writes `data` at `offset`. The content is uncommitted from then on.
+    /// Writes `data` at `offset`. The content is uncommitted from then on. `drop_set_id`: the kernel asks
+    /// for the set-id bits to go, as they do when anybody but root writes.
     ///
     /// # Errors
     /// EFBIG beyond `--max-entry`, ENOSPC beyond `--staging`, EROFS, EISDIR, ESTALE, EPERM in the hidden folder.
-    pub fn write(&self, ino: u64, offset: u64, data: &[u8]) -> Result<()> {
+    pub fn write(&self, ino: u64, offset: u64, data: &[u8], drop_set_id: bool) -> Result<()> {
         let end = offset
             .checked_add(data.len() as u64)
             .ok_or(Error::TOO_LARGE)?;
-        self.change(ino, end, |buffer| buffer.write(offset, data))
+        self.change(ino, end, drop_set_id, |buffer| buffer.write(offset, data))
     }
 
     /// Cuts a file off at `size`, or fills it up with zeros.
     pub(super) fn truncate(&self, ino: u64, size: u64) -> Result<()> {
-        self.change(ino, size, |buffer| buffer.resize(size))
+        self.change(ino, size, true, |buffer| buffer.resize(size))
     }
 
     fn change(
         &self,
         ino: u64,
         reach: u64,
+        drop_set_id: bool,
         change: impl Fn(&mut Buffer) -> Result<()>,
     ) -> Result<()> {
         self.check_writable()?;
-        match self.try_change(ino, reach, &change) {
+        match self.try_change(ino, reach, drop_set_id, &change) {
             // What waits to be written anyway (in place, or committed with `async`) is written now.
             Err(Error::STAGING_FULL) if self.persist_all().persisted > 0 => {
-                self.try_change(ino, reach, &change)
+                self.try_change(ino, reach, drop_set_id, &change)
             }
             result => result,
         }
@@ -50,6 +53,7 @@ impl Vfs {
         &self,
         ino: u64,
         reach: u64,
+        drop_set_id: bool,
         change: impl Fn(&mut Buffer) -> Result<()>,
     ) -> Result<()> {
         let node = self.node(ino)?;
@@ -69,7 +73,7 @@ impl Vfs {
             }
             let version = node.version.load(Ordering::Acquire);
             drop(guard);
-            let buffer = self.buffer_of(&node, now)?;
+            let buffer = self.buffer_of(&node)?;
             let mut guard = content.lock();
             if matches!(*guard, Content::Buffered(_))
                 || node.version.load(Ordering::Acquire) != version
@@ -88,22 +92,30 @@ impl Vfs {
             return Err(Error::STALE);
         };
         node.changed_in_place();
-        change(buffer)?;
-        buffer.touched = now;
-        {
+        let changed = change(buffer);
+        let mut loses_set_id = false;
+        if changed.is_ok() {
             let mut meta = node.meta.lock();
             meta.attr.size = buffer.bytes().len() as u64;
             meta.attr.mtime = now;
             meta.attr.ctime = now;
-            meta.attr.mode &= !SET_ID;
+            loses_set_id = drop_set_id && meta.attr.mode & SET_ID != 0;
+            if loses_set_id {
+                meta.attr.mode &= !SET_ID;
+            }
         }
         drop(content);
+        if loses_set_id {
+            // The reply to a write has no attributes, and the kernel keeps the mode it knows.
+            self.notices.send(Notice::Inode { ino });
+        }
+        // Also after a failure: the content is in a buffer now.
         self.in_place_changed(&node);
-        Ok(())
+        changed
     }
 
     /// A buffer with the content of a file that has none yet. `None`: try again, its name has just gone.
-    fn buffer_of(&self, node: &Node, now: SystemTime) -> Result<Option<Buffer>> {
+    fn buffer_of(&self, node: &Node) -> Result<Option<Buffer>> {
         let held = match node.content().map(|content| content.lock()).as_deref() {
             Some(Content::Held(held)) => Some(held.clone()),
             Some(Content::Committed) => None,
@@ -113,19 +125,21 @@ impl Vfs {
             Some(Held::Bytes(bytes)) => bytes.to_vec(),
             Some(Held::File(file)) => {
                 let size = self.disk.size(&file)?;
-                self.disk.read(&file, 0, self.bufferable(size)?)?
+                self.disk
+                    .read(&file, 0, self.bufferable(size)?, Patience::Any)?
             }
-            None => match self.committed(node)? {
+            None => match self.committed(node, Patience::Any)? {
                 Some(Committed::Whole(bytes)) => bytes.to_vec(),
                 Some(Committed::File(file)) => {
                     let size = self.disk.size(&file)?;
-                    self.disk.read(&file, 0, self.bufferable(size)?)?
+                    self.disk
+                        .read(&file, 0, self.bufferable(size)?, Patience::Any)?
                 }
                 None => return Ok(None),
             },
         };
         self.bufferable(bytes.len() as u64)?;
-        Buffer::new(&self.staging, bytes, true, now).map(Some)
+        Buffer::new(&self.staging, bytes, true).map(Some)
     }
 
     fn bufferable(&self, size: u64) -> Result<usize> {

@@ -23,6 +23,15 @@ const ROUND: usize = 4_096;
 /// How far the last use noted on disk may lag behind, so that noting it costs next to nothing.
 const USE_LAG: Duration = Duration::from_secs(600);
 
+/// How a victim's content stays readable for who has it open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// As is cheapest: the file itself may be kept open.
+    Anyhow,
+    /// In memory, so that its space on disk is free at once.
+    InMemory,
+}
+
 /// Gives the planner short names for folders, versions, templates and sources.
 #[derive(Debug)]
 pub(super) struct Keys(RandomState);
@@ -38,8 +47,8 @@ impl Keys {
 }
 
 impl Vfs {
-    /// Every file as the planner sees it.
-    fn evictables(&self) -> Vec<EntryInfo> {
+    /// Every file as the planner sees it; those with the inode numbers `spared` are in use.
+    fn evictables(&self, spared: &[u64]) -> Vec<EntryInfo> {
         let keys = &self.keys;
         let mut versions: HashMap<String, u32> = HashMap::new();
         let mut all =
@@ -69,7 +78,7 @@ impl Vfs {
                 committed_at: stat.attr.mtime,
                 last_used: node.last_used(),
                 size: charge(stat.attr.size),
-                in_use: buffered && kind != evict::Kind::Staged,
+                in_use: buffered && kind != evict::Kind::Staged || spared.contains(&node.ino),
             });
         });
         all
@@ -87,7 +96,7 @@ impl Vfs {
     /// What a sweep would evict now: the file's path, and why.
     pub fn plan(&self) -> Vec<(String, Victim)> {
         let victims = evict::plan(
-            &self.evictables(),
+            &self.evictables(&[]),
             self.now(),
             &Limits::from(&self.config),
             self.free(),
@@ -120,6 +129,7 @@ impl Vfs {
     ///
     /// For a thread of its own: between rounds it waits for the kernel, which may wait for a request.
     pub fn sweep(&self) -> usize {
+        self.counters.sweep_turn();
         let mut evicted = 0;
         loop {
             let (planned, done) = self.sweep_round(&Limits::from(&self.config));
@@ -130,23 +140,29 @@ impl Vfs {
             }
         }
         self.note_use(USE_LAG);
+        self.counters.sweep_turn();
         evicted
     }
 
     /// One round: returns how many victims there were, and how many of them are gone.
     fn sweep_round(&self, limits: &Limits) -> (usize, usize) {
         let _one_at_a_time = self.sweeping.lock();
-        let victims = evict::plan(&self.evictables(), self.now(), limits, self.free());
+        let now = self.now();
+        let victims = evict::plan(&self.evictables(&[]), now, limits, self.free());
         let done = victims
             .iter()
             .take(ROUND)
-            .filter(|victim| self.evict(victim))
+            .filter(|victim| self.evict(victim, now))
             .count();
         (victims.len(), done)
     }
 
     /// Removes one victim, unless it was used or changed since the plan was made.
-    fn evict(&self, victim: &Victim) -> bool {
+    fn evict(&self, victim: &Victim, planned_at: SystemTime) -> bool {
+        self.evict_holding(victim, planned_at, Hold::Anyhow)
+    }
+
+    fn evict_holding(&self, victim: &Victim, planned_at: SystemTime, hold: Hold) -> bool {
         let Ok(node) = self.node(victim.id) else {
             return false;
         };
@@ -159,8 +175,12 @@ impl Vfs {
         {
             let _names = folder.names.lock();
             let staged = victim.reason == Reason::StaleTemp;
-            if !node.is_at(&place) || is_buffered(&node) != staged {
+            let used_since = !staged && node.last_used() > planned_at;
+            if !node.is_at(&place) || is_buffered(&node) != staged || used_since {
                 return false;
+            }
+            if hold == Hold::InMemory {
+                self.hold_in_memory(&node, &place);
             }
             if let Err(error) = self.remove_at(&place.parent, folder, &place.name, &node) {
                 log::error!("{:?} cannot be evicted: {error}", place.name);
@@ -170,6 +190,7 @@ impl Vfs {
         log::debug!("evicted {:?}: {}", place.name, victim.reason);
         self.counters.evicted(victim.reason, victim.size);
         self.notices.send(Notice::Entry {
+            ino: node.ino,
             parent: place.parent.ino,
             name: place.name.to_os_string(),
         });
@@ -177,21 +198,26 @@ impl Vfs {
     }
 
     /// Makes sure that a file of `size` bytes fits the budget before it is committed, evicting if it must.
+    /// `replaced` is the file whose name it takes: what that counts becomes free with the commit, and only then.
     ///
     /// # Errors
     /// ENOSPC if it does not fit whatever is evicted.
-    pub(super) fn make_room(&self, size: u64) -> Result<()> {
-        let needed = charge(size);
+    pub(super) fn make_room(&self, size: u64, replaced: Option<&Node>) -> Result<()> {
+        let freed = replaced.map_or(0, |node| node.charged.load(Ordering::Acquire));
+        let needed = charge(size).saturating_sub(freed.saturating_sub(1));
+        let files = u64::from(freed == 0);
+        let spared = replaced.map_or([0], |node| [node.ino]);
         let fits = || {
             self.bytes.load(Ordering::Relaxed).saturating_add(needed) <= self.config.max_size
-                && self.entries.load(Ordering::Relaxed) < self.config.max_entries
+                && self.entries.load(Ordering::Relaxed).saturating_add(files)
+                    <= self.config.max_entries
         };
         if fits() {
             return Ok(());
         }
         let limits = Limits {
             max_size: self.config.max_size.saturating_sub(needed),
-            max_entries: self.config.max_entries.saturating_sub(1),
+            max_entries: self.config.max_entries.saturating_sub(files),
             ..Limits::from(&self.config)
         };
         {
@@ -199,17 +225,19 @@ impl Vfs {
             if fits() {
                 return Ok(());
             }
-            let victims = evict::plan(&self.evictables(), self.now(), &limits, None);
+            let now = self.now();
+            let victims = evict::plan(&self.evictables(&spared), now, &limits, None);
             victims.iter().take(ROUND).for_each(|victim| {
-                self.evict(victim);
+                self.evict(victim, now);
             });
         }
         fits().then_some(()).ok_or(Error::NO_ROOM)
     }
 
     /// The backing filesystem is full: evicts enough for `size` bytes, and what `--keep-free` asks for.
-    /// Returns whether anything was evicted, so that another try is worth it.
-    pub(super) fn relieve(&self, size: u64) -> bool {
+    /// Returns whether anything was evicted, so that another try is worth it. The inodes `spared` stay: they
+    /// are what is being written.
+    pub(super) fn relieve(&self, size: u64, spared: &[u64]) -> bool {
         let _one_at_a_time = self.sweeping.lock();
         let Some(mut free) = self.free() else {
             return false;
@@ -223,12 +251,22 @@ impl Vfs {
             keep_free: KeepFree::Bytes(keep),
             ..Limits::from(&self.config)
         };
-        let victims = evict::plan(&self.evictables(), self.now(), &limits, Some(free));
-        let evicted = victims
-            .iter()
-            .take(ROUND)
-            .filter(|victim| self.evict(victim))
-            .count();
+        let now = self.now();
+        let victims = evict::plan(&self.evictables(spared), now, &limits, Some(free));
+        let (mut evicted, mut freed) = (0, 0);
+        for victim in victims.iter().take(ROUND) {
+            // Held as a file, an open victim would keep its space on disk until the kernel forgets it, and
+            // the kernel may be waiting for this very request.
+            let hold = if freed < wanted {
+                Hold::InMemory
+            } else {
+                Hold::Anyhow
+            };
+            if self.evict_holding(victim, now, hold) {
+                evicted += 1;
+                freed += victim.size;
+            }
+        }
         log::warn!("the backing filesystem is full: {evicted} entries evicted");
         evicted > 0
     }

@@ -2,39 +2,62 @@
 //!
 //! A file is generated when it is looked up, under an inode number of its own, and stays as it was for
 //! whoever opened it. So a reader never sees two states mixed, its size is true, and no cache can be stale.
+//!
+//! The folder `by-inode` in it opens each file of the mount by its number, as a further name of the same inode. A
+//! look-up there is not a use of the entry, so that a tool can check all content without making it look hot.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::attr::{Attr, Kind, Stat};
 use super::error::{Error, Result};
 use super::node::{Body, Node};
+use super::notice::Notice;
 use super::readdir::DirEntry;
 use super::{ROOT, Vfs};
+use crate::stats::BY_INODE;
+use crate::tier::Patience;
 
 /// The folder's own inode number.
 const HIDDEN: u64 = 2;
+/// That of [`BY_INODE`] in it.
+const NUMBERS: u64 = 3;
 /// The first number for everything else.
-pub(super) const FIRST_FREE_INO: u64 = 3;
+pub(super) const FIRST_FREE_INO: u64 = 4;
 
-const FILES: [&str; 4] = ["config.json", "entries.jsonl", "pid", "stats.json"];
+const FILES: [&str; 5] = [
+    "config.json",
+    "entries.jsonl",
+    "metrics",
+    "pid",
+    "stats.json",
+];
 
 impl Vfs {
     pub(super) fn is_in_hidden(&self, ino: u64) -> bool {
-        ino == HIDDEN
+        matches!(ino, HIDDEN | NUMBERS)
     }
 
-    /// Whether an inode is generated, so that its name must be looked up anew each time it is opened.
-    pub fn is_generated(&self, ino: u64) -> bool {
-        ino == HIDDEN
-            || self
-                .node(ino)
-                .is_ok_and(|node| matches!(node.body, Body::Snapshot(_)))
+    /// Whether an inode is the hidden folder's own.
+    pub fn is_hidden_folder(&self, ino: u64) -> bool {
+        self.is_in_hidden(ino)
     }
 
     pub(super) fn hidden_stat(&self, ino: u64) -> Option<Stat> {
-        (ino == HIDDEN).then(|| self.hidden_attr(Kind::Directory, ino, 0))
+        match ino {
+            HIDDEN => Some(self.hidden_attr(Kind::Directory, HIDDEN, 0)),
+            NUMBERS => Some(self.numbers_stat()),
+            _ => None,
+        }
+    }
+
+    /// It leads past the directories in which the files are, so only whoever owns the root may search it.
+    fn numbers_stat(&self) -> Stat {
+        let mut stat = self.hidden_attr(Kind::Directory, NUMBERS, 0);
+        stat.attr.mode = 0o100;
+        stat
     }
 
     fn hidden_attr(&self, kind: Kind, ino: u64, size: u64) -> Stat {
@@ -48,6 +71,8 @@ impl Vfs {
         Stat {
             ino,
             kind,
+            generated: true,
+            checked: true,
             links,
             attr: Attr {
                 size,
@@ -60,9 +85,20 @@ impl Vfs {
         }
     }
 
-    pub(super) fn hidden_lookup(&self, parent: u64, name: &OsStr) -> Result<Stat> {
+    pub(super) fn hidden_lookup(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        patience: Patience,
+    ) -> Result<Stat> {
         if parent == ROOT {
             return Ok(self.hidden_attr(Kind::Directory, HIDDEN, 0));
+        }
+        if parent == NUMBERS {
+            return self.numbered(name, patience);
+        }
+        if name == BY_INODE {
+            return Ok(self.numbers_stat());
         }
         let content = self.generate(name).ok_or(Error::NO_ENTRY)?;
         let ino = self.fresh_ino();
@@ -78,11 +114,43 @@ impl Vfs {
         Ok(stat)
     }
 
+    /// Finds a file by its inode number and counts a look-up of the inode, but no use.
+    fn numbered(&self, name: &OsStr, patience: Patience) -> Result<Stat> {
+        let number = name.to_str().and_then(|name| name.parse().ok());
+        let node = self.node(number.ok_or(Error::NO_ENTRY)?);
+        let node = node.map_err(|_| Error::NO_ENTRY)?;
+        if node.kind() != Kind::File || !self.verify(&node, patience)? {
+            return Err(Error::NO_ENTRY);
+        }
+        let place = node.place().ok_or(Error::NO_ENTRY)?;
+        let folder = place.parent.folder().ok_or(Error::NO_ENTRY)?;
+        // Counted while the name cannot go: an inode without a name and without look-ups is dropped.
+        let _children = folder.children.read();
+        if !node.is_at(&place) {
+            return Err(Error::NO_ENTRY);
+        }
+        node.numbered.store(true, Ordering::Release);
+        node.count_lookup();
+        Ok(node.stat())
+    }
+
+    /// Has the kernel drop the further name of a file that has lost its own: with it the kernel would hold on to
+    /// the inode, and so the daemon to its content, as if it were open.
+    pub(super) fn forget_number(&self, node: &Node) {
+        if node.numbered.load(Ordering::Acquire) {
+            self.notices.send(Notice::Entry {
+                parent: NUMBERS,
+                name: node.ino.to_string().into(),
+            });
+        }
+    }
+
     fn generate(&self, name: &OsStr) -> Option<Vec<u8>> {
         match name.to_str()? {
             "pid" => Some(format!("{}\n", std::process::id()).into_bytes()),
             "stats.json" => Some(self.stats_json()),
             "config.json" => Some(self.config_json()),
+            "metrics" => Some(self.metrics()),
             "entries.jsonl" => Some(self.entries_jsonl()),
             _ => None,
         }
@@ -100,6 +168,10 @@ impl Vfs {
         count: bool,
         mut accept: impl FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()> {
+        if ino == NUMBERS {
+            // Its mode lets only root get here, for whom `entries.jsonl` is the list.
+            return Ok(());
+        }
         let own = self.hidden_attr(Kind::Directory, ino, 0);
         for (at, name, stat) in [(1, ".", own), (2, "..", self.root_stat())] {
             let entry = DirEntry {
@@ -115,7 +187,7 @@ impl Vfs {
         for (at, name) in (3..).zip(FILES).skip_while(|(at, _)| *at <= position) {
             let name = OsStr::new(name);
             let stat = match count {
-                true => self.hidden_lookup(ino, name)?,
+                true => self.hidden_lookup(ino, name, Patience::Any)?,
                 false => self.hidden_attr(Kind::File, ino, 0),
             };
             if !accept(DirEntry {

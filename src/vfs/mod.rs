@@ -26,8 +26,8 @@ mod xattrs;
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use dashmap::DashMap;
@@ -40,11 +40,12 @@ pub use error::{Error, Result};
 pub use notice::{Notice, Notices};
 pub use persist::Persisted;
 pub use readdir::DirEntry;
-pub use report::About;
+pub use report::{About, Supplement};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::evict::Trigger;
+pub use crate::tier::Patience;
 use crate::tier::{DiskTier, Faults, MemoryTier};
 use buffer::Staging;
 use node::{Body, Folder, Node};
@@ -84,6 +85,7 @@ pub struct Vfs {
     notices: Notices,
     counters: Counters,
     about: About,
+    supplement: OnceLock<Arc<dyn Supplement>>,
     keys: evict::Keys,
     /// Held while victims are chosen and removed.
     sweeping: parking_lot::Mutex<()>,
@@ -107,7 +109,7 @@ impl Vfs {
         about: About,
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self> {
-        let disk = DiskTier::open(root, faults)?;
+        let disk = DiskTier::open(root, config.read_only, faults)?;
         let found = disk.root_found()?;
         let top = disk.open_dir(&disk.root(), OsStr::new("."))?;
         let root = Arc::new(Node::new(
@@ -128,6 +130,7 @@ impl Vfs {
             notices,
             counters: Counters::default(),
             about,
+            supplement: OnceLock::new(),
             keys: evict::Keys::new(),
             sweeping: parking_lot::Mutex::new(()),
             sweeper: Trigger::default(),

@@ -11,7 +11,7 @@ use super::buffer::Buffer;
 use super::counters::bump;
 use super::error::{Error, Result};
 use super::node::{Body, Content, Folder, Name, Node};
-use super::{NAME_MAX, Vfs};
+use super::{NAME_MAX, Patience, Vfs};
 
 const SET_GROUP_ID: u32 = 0o2000;
 
@@ -29,10 +29,11 @@ impl Vfs {
     /// Finds a name, and counts a look-up of the inode and a use of the entry.
     ///
     /// # Errors
-    /// ENOENT, ENOTDIR, ESTALE; ENAMETOOLONG above 255 bytes.
-    pub fn lookup(&self, parent: u64, name: &OsStr) -> Result<Stat> {
+    /// ENOENT, ENOTDIR, ESTALE; ENAMETOOLONG above 255 bytes; EAGAIN with [`Patience::None`] if the entry has to
+    /// be checked first and the disk would have to be waited for.
+    pub fn lookup(&self, parent: u64, name: &OsStr, patience: Patience) -> Result<Stat> {
         if self.is_hidden(parent, name) || self.is_in_hidden(parent) {
-            return self.hidden_lookup(parent, name);
+            return self.hidden_lookup(parent, name, patience);
         }
         let parent = self.directory(parent)?;
         let Some(folder) = parent.folder() else {
@@ -42,7 +43,9 @@ impl Vfs {
             return Err(Error::NAME_TOO_LONG);
         }
         let found = folder.children.read().get(name).cloned();
-        if found.is_some_and(|node| !self.verify(&node)) {
+        if let Some(node) = found
+            && !self.verify(&node, patience)?
+        {
             bump(&self.counters.misses);
             return Err(Error::NO_ENTRY);
         }
@@ -114,10 +117,12 @@ impl Vfs {
                 _ => Err(Error::EXISTS),
             };
         }
-        let buffer = Buffer::new(&self.staging, Vec::new(), false, self.now())?;
+        let buffer = Buffer::new(&self.staging, Vec::new(), false)?;
         let body = Body::File(Mutex::new(Content::Buffered(Box::new(buffer))));
         let attr = self.attr_for(&parent, mode, caller);
         let node = self.enter(&parent, name, attr, body);
+        node.verified
+            .store(true, std::sync::atomic::Ordering::Release);
         self.in_place_changed(&node);
         Ok(node.stat())
     }
@@ -180,7 +185,14 @@ impl Vfs {
             return Err(Error::EXISTS);
         }
         let (attr, body) = make(&parent, folder)?;
-        self.own(folder, name, &attr)?;
+        if let Err(error) = self.own(folder, name, &attr) {
+            // The first error is the one to tell.
+            let _ = match body {
+                Body::Directory(_) => self.disk.remove_dir(&folder.disk, name),
+                _ => self.disk.unlink(&folder.disk, name),
+            };
+            return Err(error);
+        }
         Ok(self.enter(&parent, name, attr, body).stat())
     }
 
@@ -293,6 +305,7 @@ impl Vfs {
         }
         self.discharge(node);
         self.memory.remove(node.ino);
+        self.forget_number(node);
         if !node.is_known() {
             self.nodes.remove(&node.ino);
         }

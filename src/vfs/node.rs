@@ -45,6 +45,8 @@ pub(super) struct Node {
     pub(super) charged: AtomicU64,
     /// Whether its content on disk was once found to be what was committed.
     pub(super) verified: AtomicBool,
+    /// Whether the kernel may know it by its number in the hidden folder.
+    pub(super) numbered: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -176,6 +178,7 @@ impl Node {
             version: AtomicU64::new(0),
             charged: AtomicU64::new(0),
             verified: AtomicBool::new(false),
+            numbered: AtomicBool::new(false),
         }
     }
 
@@ -209,12 +212,22 @@ impl Node {
         Stat {
             ino: self.ino,
             kind: self.kind(),
+            generated: matches!(self.body, Body::Snapshot(_)),
+            checked: self.is_checked(),
             links: match (named, self.kind()) {
                 (false, _) => 0,
                 (true, Kind::Directory) => 2,
                 (true, _) => 1,
             },
             attr: meta.attr,
+        }
+    }
+
+    /// Whether its content is known to be what was committed, as far as that has to be known.
+    pub(super) fn is_checked(&self) -> bool {
+        match &self.body {
+            Body::File(_) => self.verified.load(Ordering::Acquire),
+            _ => true,
         }
     }
 

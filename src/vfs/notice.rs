@@ -1,7 +1,6 @@
 //! What the kernel is to be told, unasked.
 
 use std::ffi::OsString;
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 
 /// Something for the kernel's caches.
@@ -10,8 +9,10 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 /// operation: operations only queue it, and the notifier's own thread, which holds no lock, sends it.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// The name is gone, or stands for something else.
+    /// A file is gone by the evictor's hand, and its name with it.
     Entry {
+        /// Its inode number.
+        ino: u64,
         /// The directory's inode number.
         parent: u64,
         /// The name.
@@ -24,12 +25,11 @@ pub enum Notice {
     },
     /// Everything queued before has been sent.
     Settled(SyncSender<()>),
-    /// The inode's whole content, for the kernel's page cache.
-    Content {
+    /// The inode has just been committed: its content is worth a place in the kernel's page cache. See
+    /// [`Vfs::pushable`](super::Vfs::pushable).
+    Committed {
         /// Its number.
         ino: u64,
-        /// The content.
-        bytes: Arc<[u8]>,
     },
 }
 

@@ -11,12 +11,11 @@ use rustix::io::Errno;
 
 use super::Vfs;
 use super::buffer::Buffer;
-use super::commit::is_full;
+use super::commit::{Flushed, is_full};
 use super::content::is_buffered;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Node, Place, Xattrs};
 use crate::config::Durability;
-use crate::format::temporary_name;
 use crate::tier::{DIGEST_XATTR, Draft, Publish, Stamp};
 
 /// How long a file that is written in place must be left alone before it is committed.
@@ -67,7 +66,7 @@ impl Vfs {
         node.charged.load(Ordering::Acquire) == 0
             && node
                 .place()
-                .is_some_and(|place| temporary_name(&place.name).is_some())
+                .is_some_and(|place| self.config.pattern.temporary_name(&place.name).is_some())
     }
 
     /// Notes that a file's content was changed, so that it is committed once it has been quiet.
@@ -169,19 +168,22 @@ impl Vfs {
     pub(super) fn persist(&self, node: &Arc<Node>) -> Result<bool> {
         let size = node.meta.lock().attr.size;
         if !self.is_on_disk(node) && node.place().is_some() {
-            self.make_room(size)?;
+            self.make_room(size, None)?;
         }
         match self.try_persist(node) {
-            Err(error) if is_full(&error) && self.relieve(size) => self.try_persist(node),
+            Err(error) if is_full(&error) && self.relieve(size, &[node.ino]) => {
+                self.try_persist(node)
+            }
             result => result,
-        }
+        }?
+        .map_or(Ok(false), |flushed| flushed.map(|()| true))
     }
 
-    fn try_persist(&self, node: &Arc<Node>) -> Result<bool> {
+    fn try_persist(&self, node: &Arc<Node>) -> Result<Option<Flushed>> {
         loop {
             let Some(place) = node.place() else {
                 self.in_place_settled(node.ino);
-                return Ok(false);
+                return Ok(None);
             };
             let Some(folder) = place.parent.folder() else {
                 return Err(Error::STALE);
@@ -193,20 +195,21 @@ impl Vfs {
         }
     }
 
-    /// As [`Vfs::persist`], for a caller that holds the names of the directory.
+    /// As [`Vfs::persist`], for a caller that holds the names of the directory. `None`: there was nothing
+    /// to commit; else it is committed, and how the flush went.
     pub(super) fn persist_at(
         &self,
         node: &Arc<Node>,
         place: &Place,
         folder: &Folder,
-    ) -> Result<bool> {
+    ) -> Result<Option<Flushed>> {
         let Some(content) = node.content() else {
-            return Ok(false);
+            return Ok(None);
         };
         let mut content = content.lock();
-        let Content::Buffered(buffer) = &*content else {
+        let Content::Buffered(buffer) = &mut *content else {
             self.in_place_settled(node.ino);
-            return Ok(false);
+            return Ok(None);
         };
         let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
         let kept = match buffer.own_xattrs {
@@ -215,8 +218,21 @@ impl Vfs {
         };
         let mut draft = self.draft(node, buffer, kept.as_ref())?;
         let flushed = self.publish(&mut draft, folder, &place.name, buffer.on_disk, flush)?;
+        self.keep_times(&place.parent, folder);
         self.settle(node, &mut content);
-        flushed.map(|()| true)
+        Ok(Some(flushed))
+    }
+
+    /// The directory changed when its file was made, or not at all if that was there before; perhaps its times were
+    /// set since, by who copied it. That the file gets to the backing directory only now is not to be seen.
+    fn keep_times(&self, parent: &Node, folder: &Folder) {
+        let mtime = parent.meta.lock().attr.mtime;
+        let kept = self
+            .disk
+            .set_times(&folder.disk, OsStr::new("."), None, Some(mtime));
+        if let Err(error) = kept {
+            log::debug!("a directory's time cannot be kept: {error}");
+        }
     }
 
     /// Gives a draft its name, and with `flush` puts both on the medium. `Ok(Err(_))`: it has its name, but
@@ -231,7 +247,7 @@ impl Vfs {
         name: &OsStr,
         replaces: bool,
         flush: bool,
-    ) -> Result<Result<()>> {
+    ) -> Result<Flushed> {
         if flush && replaces {
             self.disk.flush_draft(draft)?;
         }
@@ -266,26 +282,40 @@ impl Vfs {
     pub(super) fn draft(
         &self,
         node: &Node,
-        buffer: &Buffer,
+        buffer: &mut Buffer,
         kept: Option<&Xattrs>,
     ) -> Result<Draft> {
         let attr = node.meta.lock().attr;
-        let draft = self.disk.begin(attr.mode)?;
-        self.disk.write(&draft, buffer.bytes(), 0)?;
-        let xattrs = kept.unwrap_or(&buffer.xattrs);
-        self.disk.finish(
-            &draft,
-            &Stamp {
-                digest: buffer.digest(),
-                mode: attr.mode,
-                uid: attr.uid,
-                gid: attr.gid,
-                atime: attr.atime,
-                mtime: attr.mtime,
-                xattrs,
-            },
-        )?;
+        buffer.settle(Some((&self.disk, attr.mode)))?;
+        let (draft, digest) = buffer.take_draft().ok_or(Error::STALE)?;
+        let stamp = Stamp {
+            digest,
+            mode: attr.mode,
+            uid: attr.uid,
+            gid: attr.gid,
+            atime: attr.atime,
+            mtime: attr.mtime,
+            xattrs: kept.unwrap_or(&buffer.xattrs),
+        };
+        self.disk.finish(&draft, &stamp)?;
         Ok(draft)
+    }
+
+    /// Begins the backing file of a staged file, or goes on with it, so that the rename that is likely to
+    /// follow finds it written. Called after the reply to a write, while the engine goes on; what fails here is
+    /// tried again by the rename, and told to it.
+    pub fn prepare(&self, ino: u64) {
+        let Ok(node) = self.node(ino) else { return };
+        if self.config.durability == Durability::Async || !self.is_temporary(&node) {
+            return;
+        }
+        let mode = node.meta.lock().attr.mode;
+        if let Some(content) = node.content()
+            && let Content::Buffered(buffer) = &mut *content.lock()
+            && let Err(error) = buffer.settle(Some((&self.disk, mode)))
+        {
+            log::debug!("inode {ino} is not begun on disk yet: {error}");
+        }
     }
 
     /// The buffer's content is in the backing directory: it is committed content from now on.

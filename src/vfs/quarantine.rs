@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rustix::io::Errno;
+
 use super::Vfs;
 use super::content::is_buffered;
 use super::error::{Error, Result};
@@ -11,21 +13,26 @@ use super::node::Node;
 use super::notice::Notice;
 use super::scan::charge;
 use crate::evict::Reason;
+use crate::tier::Patience;
 
 impl Vfs {
     /// Checks a file's content before the kernel is given the inode for the first time, so that an engine
     /// finds a corrupt entry missing instead of stumbling over it. False: it is gone.
-    pub(super) fn verify(&self, node: &Arc<Node>) -> bool {
+    ///
+    /// # Errors
+    /// EAGAIN with [`Patience::None`] if the disk would have to be waited for.
+    pub(super) fn verify(&self, node: &Arc<Node>, patience: Patience) -> Result<bool> {
         if node.verified.load(Ordering::Acquire) || is_buffered(node) {
-            return true;
+            return Ok(true);
         }
-        match self.committed(node) {
+        match self.committed(node, patience) {
             Err(Error::CORRUPT) => {
                 self.quarantine(node);
-                false
+                Ok(false)
             }
+            Err(error) if error.errno == Errno::AGAIN => Err(error),
             // Other errors are for who reads it.
-            _ => true,
+            _ => Ok(true),
         }
     }
 
@@ -73,6 +80,7 @@ impl Vfs {
         self.counters.evicted(Reason::Corrupt, charge(size));
         self.notices.send(Notice::Inode { ino: node.ino });
         self.notices.send(Notice::Entry {
+            ino: node.ino,
             parent: place.parent.ino,
             name: OsString::from(&*place.name),
         });

@@ -1,13 +1,15 @@
 //! What the daemon tells about itself.
 
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Vfs;
 use super::attr::Kind;
 use super::content::is_buffered;
-use crate::stats::{EntryRow, Place, Stats, Tier, unix_seconds};
+use crate::format::Format;
+use crate::stats::{EntryRow, Place, Stats, Tier, metrics, unix_seconds};
 
 /// What the core cannot know by itself.
 #[derive(Debug, Clone)]
@@ -20,6 +22,12 @@ pub struct About {
     pub settings: String,
     /// Since when it serves.
     pub started: Instant,
+}
+
+/// What the layer above the core knows about a daemon.
+pub trait Supplement: Debug + Send + Sync {
+    /// Fills in the fields that the core leaves at their defaults.
+    fn add_to(&self, stats: &mut Stats);
 }
 
 impl Default for About {
@@ -38,7 +46,8 @@ impl Vfs {
     pub fn stats(&self) -> Stats {
         let counters = &self.counters;
         let free = self.free();
-        Stats {
+        let (sweeps, sweeping) = counters.sweeps();
+        let mut stats = Stats {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             mount_point: self.about.mount_point.clone(),
@@ -70,16 +79,32 @@ impl Vfs {
             lookups: counters.lookups(),
             commits: counters.commits.load(Ordering::Relaxed),
             commit_latency: counters.commit_latency(),
+            sweeps,
+            sweeping,
             evictions: counters.evictions(),
             evicted_bytes: counters.evicted_bytes(),
             quarantined: self.disk.quarantined(),
             requests: counters.requests(),
             errors: counters.errors(),
+            ..Stats::default()
+        };
+        if let Some(supplement) = self.supplement.get() {
+            supplement.add_to(&mut stats);
         }
+        stats
     }
 
     pub(super) fn stats_json(&self) -> Vec<u8> {
         json_line(&self.stats())
+    }
+
+    pub(super) fn metrics(&self) -> Vec<u8> {
+        metrics::render(&self.stats()).into_bytes()
+    }
+
+    /// Has `supplement` add to the statistics from now on; the first one stays.
+    pub fn supplement(&self, supplement: Arc<dyn Supplement>) {
+        let _ = self.supplement.set(supplement);
     }
 
     pub(super) fn config_json(&self) -> Vec<u8> {
@@ -99,17 +124,27 @@ impl Vfs {
                 () if self.memory.contains(node.ino) => Place::Memory,
                 () => Place::Disk,
             };
+            let head = self.memory.peek(node.ino);
+            let format = head.and_then(|content| Format::of_head(&content));
             lines.extend(json_line(&EntryRow {
                 path: self.path(node),
+                inode: node.ino,
                 size_bytes: stat.attr.size,
                 committed_unix_seconds: unix_seconds(stat.attr.mtime),
                 used_unix_seconds: unix_seconds(node.last_used()),
                 tier,
                 in_use: tier == Place::Staging,
-                format: None,
+                format: format
+                    .filter(|_| self.is_entry(node))
+                    .map(|format| format.to_string()),
             }));
         });
         lines
+    }
+
+    fn is_entry(&self, node: &super::node::Node) -> bool {
+        let place = node.place();
+        place.is_some_and(|place| self.config.pattern.parse_name(&place.name).is_some())
     }
 
     /// An inode's path from the root, for people to read: what is not UTF-8 is replaced.

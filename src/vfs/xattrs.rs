@@ -55,7 +55,8 @@ impl Vfs {
         }
     }
 
-    /// The names of the extended attributes.
+    /// The names of the extended attributes, without the digest's: what copies all it finds (`rsync -X`) would
+    /// try to remove a digest that the original lacks, and give a copy the digest of what it once was.
     ///
     /// # Errors
     /// ESTALE; those of the backing filesystem.
@@ -72,7 +73,8 @@ impl Vfs {
                 other => other?,
             },
         };
-        Ok(keys.into_iter().filter(|key| is_user(key)).collect())
+        let listed = |key: &OsString| is_user(key) && key != DIGEST_XATTR;
+        Ok(keys.into_iter().filter(listed).collect())
     }
 
     /// Sets an extended attribute; `flags` as in setxattr(2). Setting the digest is accepted and has no
@@ -115,19 +117,19 @@ impl Vfs {
         }
     }
 
-    /// Removes an extended attribute. The digest stays.
+    /// Removes an extended attribute. The digest stays, though a copy that wants it gone (`rsync -X`) is not told so.
     ///
     /// # Errors
-    /// ENODATA, EPERM for the digest, EOPNOTSUPP, EROFS, ESTALE; those of the backing filesystem.
+    /// ENODATA, EOPNOTSUPP, EROFS, ESTALE; those of the backing filesystem.
     pub fn remove_xattr(&self, ino: u64, key: &OsStr) -> Result<()> {
         self.check_writable()?;
         if !is_user(key) {
             return Err(UNSUPPORTED);
         }
-        if key == DIGEST_XATTR {
-            return Err(Error::new(Errno::PERM, "the digest cannot be removed"));
-        }
         let node = self.visible(ino)?.ok_or(Error::HIDDEN)?;
+        if key == DIGEST_XATTR {
+            return Ok(());
+        }
         let done = self.staged(&node, |xattrs| {
             let at = xattrs
                 .iter()

@@ -41,6 +41,8 @@ fn run_in(situation: &str, script: &str, arguments: &[&str]) {
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let copy = folder.path().join("tests");
     fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let binary = folder.path().join("kidafs");
+    fs::copy(env!("CARGO_BIN_EXE_kidafs"), &binary).unwrap();
     let scratch = folder.path().join("scratch");
     fs::create_dir(&scratch).unwrap();
     chown(&scratch, Some(NOBODY), Some(NOBODY)).unwrap();

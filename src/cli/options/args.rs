@@ -6,7 +6,7 @@ use clap::builder::{OsStringValueParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::Given;
-use super::key::{KEYS, Key};
+use super::key::{BACKING, KEYS, Key};
 use crate::config::{Config, Origin};
 
 /// The options of `mount`, `run` and `config`, as they were written. The values are read by
@@ -44,6 +44,22 @@ fn argument(key: &'static Key) -> Arg {
             .require_equals(true)
             .default_missing_value("true")
             .hide_possible_values(true),
+    }
+}
+
+impl MountOptions {
+    /// What a line of `/etc/fstab` says: its options, and its source as the backing directory.
+    pub(crate) fn of_fstab(mount_options: Vec<OsString>, backing: Option<OsString>) -> Self {
+        let given = backing.map(|value| Given {
+            name: BACKING,
+            value,
+            origin: Origin::MountOption,
+        });
+        Self {
+            given: given.into_iter().collect(),
+            mount_options,
+            resolved: None,
+        }
     }
 }
 

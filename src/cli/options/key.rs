@@ -43,7 +43,8 @@ impl Key {
     }
 }
 
-const BACKING: &str = "backing";
+/// The option whose value is a path.
+pub(super) const BACKING: &str = "backing";
 
 const DURABILITIES: [(&str, Durability); 3] = [
     ("async", Durability::Async),

@@ -77,6 +77,18 @@ fn a_cut_at_any_byte_names_its_section_or_gives_a_shorter_ast() {
 }
 
 #[test]
+fn the_first_four_bytes_tell_the_format() {
+    for format in [Format::Legacy, Format::V2, Format::V3, Format::V4] {
+        let bytes = entry(format).encode().unwrap();
+        assert_eq!(Format::of_head(&bytes), Some(format));
+        assert_eq!(Format::of_head(&bytes[..Format::HEAD_LEN]), Some(format));
+    }
+    for head in [&b""[..], b"\0", b"\0KD", b"\x03KDA", b"GIF8"] {
+        assert_eq!(Format::of_head(head), None, "{head:?}");
+    }
+}
+
+#[test]
 fn unknown_beginnings_are_refused() {
     assert_eq!(Entry::parse(b"\x03KDA"), Err(FrameError::UnknownMagic(3)));
     assert_eq!(Entry::parse(b"\0KDB"), Err(FrameError::UnknownMagic(0)));

@@ -1,16 +1,20 @@
-//! What a daemon tells about itself: the contents of `.kidafs/stats.json` and
-//! `.kidafs/entries.jsonl`.
+//! What a daemon tells about itself: the contents of `.kidafs/stats.json`,
+//! `.kidafs/entries.jsonl` and, from the same facts, `.kidafs/metrics`.
 //!
 //! The daemon writes these structures and the command line reads them. Units are part of the names.
 //! Fields may be added; a reader ignores those that it does not know, and takes 0 for those that
 //! are missing.
 
+pub mod metrics;
+
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::evict::Reason;
+use crate::format::name::is_counted;
 
 /// A daemon's state and its counters since it started.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -31,6 +35,8 @@ pub struct Stats {
     /// Whether each entry's digest is stored and checked. It is not where the backing filesystem
     /// has no user extended attributes.
     pub digests: bool,
+    /// What the kernel agreed to: the names of libfuse's capabilities, in lower case.
+    pub kernel: Vec<String>,
     /// Content kept in memory.
     pub memory: Tier,
     /// Content that is not committed yet.
@@ -50,6 +56,10 @@ pub struct Stats {
     pub commits: u64,
     /// The time that a commit's rename took in the daemon.
     pub commit_latency: Histogram,
+    /// Times that the evictor has gone through all files, whether or not it found a victim.
+    pub sweeps: u64,
+    /// Whether it is doing so now.
+    pub sweeping: bool,
     /// Files that were removed, by reason. A reason that is missing has not occurred.
     pub evictions: BTreeMap<Reason, u64>,
     /// Bytes that these evictions freed.
@@ -58,6 +68,10 @@ pub struct Stats {
     pub quarantined: u64,
     /// Messages from the kernel, by operation in lower case (`lookup`, `read`).
     pub requests: BTreeMap<String, u64>,
+    /// Time that readers spent polling for the next message instead of sleeping.
+    pub poll_seconds: f64,
+    /// Time for which the CPU-latency request was held, up to the end of the last burst.
+    pub latency_held_seconds: f64,
     /// Replies that were errors, by the errno's name (`ENOENT`, `ENOSPC`).
     pub errors: BTreeMap<String, u64>,
 }
@@ -110,6 +124,17 @@ pub struct Bucket {
     pub count: u64,
 }
 
+impl Stats {
+    /// The share of its life for which the daemon held the CPU-latency request, from 0.0 to 1.0.
+    pub fn latency_held_share(&self) -> f64 {
+        if self.uptime_seconds > 0.0 {
+            (self.latency_held_seconds / self.uptime_seconds).clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
+    }
+}
+
 impl Histogram {
     /// Number of durations.
     pub fn count(&self) -> u64 {
@@ -133,12 +158,18 @@ impl Histogram {
     }
 }
 
+/// The folder beside these files in which each file of the mount opens by its inode's number, which
+/// does not count as its use. Only the owner of the mount's root may search it.
+pub const BY_INODE: &str = "by-inode";
+
 /// A line of `entries.jsonl`: one file.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EntryRow {
     /// From the mount's root. What is not UTF-8 in it is replaced.
     pub path: String,
+    /// Its number while the daemon lives; never another file's. [`BY_INODE`] opens it by that.
+    pub inode: u64,
     /// Content.
     pub size_bytes: u64,
     /// When it was committed, or, in staging, last written; see [`unix_seconds`].
@@ -153,6 +184,13 @@ pub struct EntryRow {
     /// content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
+}
+
+impl EntryRow {
+    /// Whether the engine's `stats`, `clear` and `cleanup` are about this file.
+    pub fn is_counted(&self) -> bool {
+        !self.path.contains('/') && is_counted(OsStr::new(&self.path))
+    }
 }
 
 /// Where a file's content is.

@@ -1,0 +1,244 @@
+//! Bursts: while requests keep coming, CPUs are kept from falling asleep.
+//!
+//! Most of what a message costs is waking up: the reader's thread when the request comes, the client's CPU
+//! when the reply does. Both are avoided for as long as a burst lasts, and only then: the reader polls for the
+//! next request instead of sleeping, and a PM QoS request for no wake-up latency is held, which keeps the
+//! client's CPU awake too (Linux, Documentation/power/pm_qos_interface.rst).
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// The device by which a process asks for a bound on the CPUs' wake-up latency, for as long as it has it open.
+const LATENCY_DEVICE: &str = "/dev/cpu_dma_latency";
+
+/// A burst is over this long after its last request.
+const BURST_END: Duration = Duration::from_millis(5);
+
+/// The latency request may be held for this long at a stretch, and for one part in [`HOLD_SHARE`] of all time
+/// in the long run.
+const HOLD_STRETCH: Duration = Duration::from_secs(30);
+const HOLD_SHARE: u32 = 4;
+
+/// A yield that takes longer has let somebody else run: no core is idle, and polling would starve them.
+const CROWDED: Duration = Duration::from_micros(30);
+
+/// After that many rounds without polling, because the machine was busy, it is tried again.
+const BACK_OFF: u64 = 64;
+
+/// Keeps CPUs awake in bursts.
+#[derive(Debug)]
+pub struct Bursts {
+    device: OwnedFd,
+    poll: Duration,
+    started: Instant,
+    /// One thread polls at a time.
+    polling: AtomicBool,
+    /// Requests still to come before polling is tried again.
+    backing_off: AtomicU64,
+    /// Nanoseconds since `started`.
+    last_request: AtomicU64,
+    polled: AtomicU64,
+    held: AtomicU64,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Whether the request may be made at all: the option, and the right to open the device.
+    latency: bool,
+    request: Option<(File, Instant)>,
+    /// What may still be held, and since when that has been growing.
+    allowance: Duration,
+    counted: Instant,
+    stopped: bool,
+}
+
+impl State {
+    fn refill(&mut self, now: Instant) {
+        let grown = now.duration_since(self.counted) / HOLD_SHARE;
+        self.allowance = (self.allowance + grown).min(HOLD_STRETCH);
+        self.counted = now;
+    }
+}
+
+impl Bursts {
+    /// Polls `device` (a duplicate of the kernel's descriptor) for `poll` after each request, and holds the
+    /// latency request if `latency`.
+    pub fn new(device: OwnedFd, poll: Duration, latency: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            device,
+            poll,
+            started: now,
+            polling: AtomicBool::new(false),
+            backing_off: AtomicU64::new(0),
+            last_request: AtomicU64::new(0),
+            polled: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            state: Mutex::new(State {
+                latency,
+                request: None,
+                allowance: HOLD_STRETCH,
+                counted: now,
+                stopped: false,
+            }),
+            wake: Condvar::new(),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Seconds spent polling.
+    pub fn polled_seconds(&self) -> f64 {
+        Duration::from_nanos(self.polled.load(Ordering::Relaxed)).as_secs_f64()
+    }
+
+    /// Seconds for which the latency request was held; the present burst is counted when it ends.
+    pub fn held_seconds(&self) -> f64 {
+        Duration::from_nanos(self.held.load(Ordering::Relaxed)).as_secs_f64()
+    }
+
+    /// Called by the thread that answered a request, once the reply is out: waits for the next request
+    /// without sleeping, for a moment.
+    pub fn after_request(&self) {
+        let now = self.now();
+        let idle = now.saturating_sub(self.last_request.swap(now, Ordering::Relaxed));
+        if Duration::from_nanos(idle) > BURST_END {
+            self.begin();
+        }
+        if self.poll.is_zero() || self.polling.swap(true, Ordering::Acquire) {
+            return;
+        }
+        if self.backing_off.load(Ordering::Relaxed) > 0 {
+            self.backing_off.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            self.poll_device();
+        }
+        self.polling.store(false, Ordering::Release);
+    }
+
+    fn poll_device(&self) {
+        let began = Instant::now();
+        let mut yielded = began;
+        loop {
+            let mut fds = [PollFd::new(&self.device, PollFlags::IN)];
+            let ready = poll(
+                &mut fds,
+                Some(&Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                }),
+            );
+            let now = Instant::now();
+            if !matches!(ready, Ok(0)) || now.duration_since(began) >= self.poll {
+                let spent = u64::try_from(now.duration_since(began).as_nanos()).unwrap_or(0);
+                self.polled.fetch_add(spent, Ordering::Relaxed);
+                return;
+            }
+            rustix::thread::sched_yield();
+            let after = Instant::now();
+            if after.duration_since(now.max(yielded)) > CROWDED {
+                self.backing_off.store(BACK_OFF, Ordering::Relaxed);
+                return;
+            }
+            yielded = after;
+        }
+    }
+
+    /// The first request after a pause.
+    fn begin(&self) {
+        let mut state = self.state.lock();
+        if !state.latency || state.request.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        state.refill(now);
+        if state.allowance < BURST_END {
+            return;
+        }
+        match ask_for_no_latency() {
+            Ok(request) => {
+                state.request = Some((request, now));
+                self.wake.notify_all();
+            }
+            Err(error) => {
+                log::debug!("no CPU-latency request: {LATENCY_DEVICE}: {error}");
+                state.latency = false;
+            }
+        }
+    }
+
+    /// Gives the latency request back when its burst is over, until [`Bursts::stop`]. A thread of its own,
+    /// which sleeps while there is no burst.
+    fn watch(&self) {
+        let mut state = self.state.lock();
+        while !state.stopped {
+            let Some((_, since)) = &state.request else {
+                self.wake.wait(&mut state);
+                continue;
+            };
+            let since = *since;
+            let now = Instant::now();
+            let idle = self
+                .now()
+                .saturating_sub(self.last_request.load(Ordering::Relaxed));
+            let over = Duration::from_nanos(idle) > BURST_END;
+            if over || now.duration_since(since) >= state.allowance {
+                self.give_back(&mut state, now);
+                // What goes on beyond the allowance begins anew once there is some again.
+                self.last_request.store(0, Ordering::Relaxed);
+            } else {
+                self.wake.wait_for(&mut state, BURST_END);
+            }
+        }
+        self.give_back(&mut state, Instant::now());
+    }
+
+    fn give_back(&self, state: &mut State, now: Instant) {
+        // Closing the file ends the request.
+        if let Some((_, since)) = state.request.take() {
+            let held = now.duration_since(since);
+            self.held.fetch_add(
+                u64::try_from(held.as_nanos()).unwrap_or(0),
+                Ordering::Relaxed,
+            );
+            state.allowance = state.allowance.saturating_sub(held);
+            state.counted = now;
+        }
+    }
+
+    /// Starts the thread that ends bursts.
+    ///
+    /// # Errors
+    /// That of the system, if it has no room for a thread.
+    pub fn start(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
+        let bursts = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("kidafs-burst".to_owned());
+        thread.spawn(move || bursts.watch())
+    }
+
+    /// Ends that thread, and holds nothing any more.
+    pub fn stop(&self) {
+        let mut state = self.state.lock();
+        state.stopped = true;
+        state.latency = false;
+        self.wake.notify_all();
+    }
+}
+
+fn ask_for_no_latency() -> std::io::Result<File> {
+    let mut device = File::options().write(true).open(LATENCY_DEVICE)?;
+    device.write_all(&0i32.to_ne_bytes())?;
+    Ok(device)
+}
