@@ -139,6 +139,7 @@ impl Vfs {
     pub(super) fn forget_number(&self, node: &Node) {
         if node.numbered.load(Ordering::Acquire) {
             self.notices.send(Notice::Entry {
+                ino: node.ino,
                 parent: NUMBERS,
                 name: node.ino.to_string().into(),
             });
