@@ -20,7 +20,7 @@ use crate::daemon::role::Role;
 use crate::daemon::serve::{self, Ended, ServeError, Service};
 use crate::daemon::signals::{HangUp, Signals};
 use crate::daemon::start::Start;
-use crate::fuse::{Adapter, Bursts, Notifier};
+use crate::fuse::{Adapter, Bursts, Notifier, Readers};
 use crate::vfs::{self, About, Notices, Vfs};
 
 /// Why nothing is, or was, served. Each is one sentence that says what to do.
@@ -116,11 +116,13 @@ pub fn serve(
     );
     let bursts = Arc::new(bursts);
     let burst_end = bursts.start()?;
+    let readers = Arc::new(Readers::new(config.threads));
+    let watch = readers.start()?;
     let for_notices = device.try_clone()?;
-    let adapter = Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts))?;
+    let adapter = Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts), Arc::clone(&readers))?;
     vfs.supplement(adapter.numbers());
     let kernel = adapter.kernel();
-    let session = Session::from_fd(adapter, device, SessionACL::All, session_options(config))
+    let session = Session::from_fd(adapter, device, SessionACL::All, session_options(&readers))
         .map_err(ServerError::Session)?;
     // Set once, here; nothing is committed before the session runs.
     let _ = kernel.set(session.notifier());
@@ -139,8 +141,11 @@ pub fn serve(
     );
     workers.stop();
     bursts.stop();
-    if burst_end.join().is_err() {
-        log::error!("the burst thread panicked");
+    readers.end();
+    for thread in [burst_end, watch] {
+        if thread.join().is_err() {
+            log::error!("a thread panicked");
+        }
     }
     drop(notifier);
     drop(backing);
@@ -177,9 +182,9 @@ fn backing_path(config: &Config, mount_point: &Path) -> Result<PathBuf, ServerEr
     Ok(path)
 }
 
-fn session_options(config: &Config) -> fuser::Config {
+fn session_options(readers: &Readers) -> fuser::Config {
     let mut options = fuser::Config::default();
-    options.n_threads = Some(config.threads);
+    options.n_threads = Some(readers.threads());
     options
 }
 

@@ -17,6 +17,7 @@ use super::capabilities::Capabilities;
 use super::convert::{file_attr, file_type, set_time};
 use super::numbers::Numbers;
 use super::pool::Pool;
+use super::readers::Readers;
 use super::replies::{GENERATION, Replies};
 use crate::vfs::{
     BLOCK, Caller, Changes, Error, NAME_MAX, Operation, Patience, RenameMode, Result, Supplement,
@@ -34,14 +35,16 @@ pub struct Adapter {
     capabilities: Arc<OnceLock<Capabilities>>,
     waiting: Pool,
     bursts: Arc<Bursts>,
+    readers: Arc<Readers>,
 }
 
 /// A request that is being answered; when this is dropped, the reply is out.
-struct Handled<'a>(&'a Bursts);
+struct Handled<'a>(&'a Adapter);
 
 impl Drop for Handled<'_> {
     fn drop(&mut self) {
-        self.0.after_request();
+        self.0.readers.stand_by();
+        self.0.bursts.after_request();
     }
 }
 
@@ -50,9 +53,10 @@ impl Adapter {
     ///
     /// # Errors
     /// That of the system, if it has no room for a thread.
-    pub fn new(vfs: Arc<Vfs>, bursts: Arc<Bursts>) -> std::io::Result<Self> {
+    pub fn new(vfs: Arc<Vfs>, bursts: Arc<Bursts>, readers: Arc<Readers>) -> std::io::Result<Self> {
         Ok(Self {
             bursts,
+            readers,
             replies: Replies::new(Arc::clone(&vfs)),
             vfs,
             capabilities: Arc::default(),
@@ -93,7 +97,7 @@ impl Adapter {
     #[must_use]
     fn request(&self, operation: Operation) -> Handled<'_> {
         self.vfs.counters().request(operation);
-        Handled(&self.bursts)
+        Handled(self)
     }
 }
 
@@ -289,10 +293,13 @@ impl Filesystem for Adapter {
             .vfs
             .rename((parent, name), (new_parent, new_name), mode);
         match committing {
-            // Storing a page waits for who has it locked, perhaps for a read that this thread is to answer.
-            Some(ino) if renamed.is_ok() && self.vfs.tail(ino).is_some() => self
-                .waiting
-                .run(move || replies.committed(committing, renamed, reply)),
+            // Storing a page waits for who has it locked, perhaps for a read that has to be answered first.
+            Some(ino) if renamed.is_ok() && self.vfs.tail(ino).is_some() => {
+                let answer = move || replies.committed(committing, renamed, reply);
+                if let Err(answer) = self.readers.errand(answer) {
+                    self.waiting.run(answer);
+                }
+            }
             _ => self.replies.done(Operation::Rename, renamed, reply),
         }
     }

@@ -9,9 +9,11 @@ mod notifier;
 mod numbers;
 mod pool;
 mod prune;
+mod readers;
 mod replies;
 
 pub use adapter::Adapter;
 pub use burst::Bursts;
 pub use capabilities::Capabilities;
 pub use notifier::Notifier;
+pub use readers::Readers;
