@@ -404,15 +404,18 @@ fn a_service_manager_is_told_once_and_by_the_supervisor() {
     assert_eq!(hear(&notices), "READY=1\n");
     let daemon = daemon_of(&dir);
     send(daemon, Signal::KILL);
-    next_daemon(&dir, daemon);
+    let daemon = next_daemon(&dir, daemon);
+    // In the foreground, what both say is seen there.
+    let terminal = folder.path().join("terminal");
+    let log = format!("/proc/{}/fd/2", daemon.as_raw_nonzero());
+    assert_eq!(fs::read_link(log).unwrap(), terminal);
     send(Pid::from_child(&supervisor), Signal::TERM);
     assert_eq!(hear(&notices), "STOPPING=1\n");
     assert!(end_of_child(supervisor).success());
     notices.set_nonblocking(true).unwrap();
     assert!(notices.recv(&mut [0]).is_err(), "it was told more");
-    // In the foreground, what both say is seen there.
-    let terminal = fs::read_to_string(folder.path().join("terminal")).unwrap();
-    assert!(terminal.contains("SIGKILL"), "{terminal}");
+    let said = fs::read_to_string(&terminal).unwrap();
+    assert!(said.contains("SIGKILL"), "{said}");
 }
 
 #[test]

@@ -157,6 +157,9 @@ def main() -> int:
     except host.Failure as failure:
         say(f"bench: {failure}")
         return 1
+    except subprocess.CalledProcessError as failed:
+        say(f"bench: {' '.join(map(str, failed.cmd))} failed with status {failed.returncode}")
+        return 1
     except KeyboardInterrupt:
         say("bench: interrupted; all is unmounted and removed")
         return 130

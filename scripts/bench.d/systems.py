@@ -105,13 +105,25 @@ class Systems:
         subprocess.run(command, env=self.environment, stdin=subprocess.DEVNULL, check=True)
         try:
             yield int((dir / ".kidafs" / "pid").read_text())
+        except BaseException:
+            # Something may still be at work in it.
+            self.umount(dir, "--lazy")
+            raise
+        ended = self.umount(dir)
+        said = log.read_text().splitlines() if log.exists() else []
+        if said or ended.returncode != 0:
+            last = "\n  ".join([*said, ended.stderr][-3:])
+            print(f"the daemon said {len(said)} lines, at the end:\n  {last}", file=sys.stderr, flush=True)
+
+    def umount(self, dir: Path, *options: str) -> subprocess.CompletedProcess:
+        """Ends the daemon of `dir` in order; nothing is mounted there afterwards in any case."""
+        command = [self.kidafs, "umount", *options, dir]
+        try:
+            return subprocess.run(
+                command, env=self.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
         finally:
-            ended = subprocess.run([self.kidafs, "umount", dir], env=self.environment, stdin=subprocess.DEVNULL)
             host.unmount(dir)
-            said = log.read_text().splitlines() if log.exists() else []
-            if ended.returncode != 0 or said:
-                last = "\n  ".join(said[-3:])
-                print(f"the daemon said {len(said)} lines, at the end:\n  {last}", file=sys.stderr, flush=True)
 
 
 def durability(name: str) -> tuple[str, ...]:
