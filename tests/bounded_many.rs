@@ -85,7 +85,10 @@ fn a_hundred_thousand_entries_are_no_burden() {
     );
     assert!(mounted < promised(Duration::from_secs(1)), "{mounted:?}");
     assert!(swept < promised(Duration::from_secs(1)), "{swept:?}");
-    assert!(overhead < 60 * MIB, "{overhead}");
+    // An unoptimised daemon's own code is some MiB larger.
+    let limit = if cfg!(debug_assertions) { 70 } else { 60 };
+    assert!(overhead < limit * MIB, "{overhead}");
+    assert!(during < 2 * alone, "{during:?} during a sweep");
     assert_eq!(stats.evictions.len(), 0);
     live.unmount();
 }

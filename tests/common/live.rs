@@ -126,6 +126,19 @@ impl Live {
         self.status_bytes("VmHWM:")
     }
 
+    /// What each of the daemon's threads waits for in the kernel, for the report of a failure.
+    fn threads(&self) -> Vec<String> {
+        let tasks = format!("/proc/{}/task", self.pid.as_raw_nonzero());
+        let tasks = fs::read_dir(tasks).into_iter().flatten().flatten();
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        tasks
+            .map(|task| {
+                let name = read(task.path().join("comm"));
+                format!("{}: {}", name.trim(), read(task.path().join("wchan")))
+            })
+            .collect()
+    }
+
     fn status_bytes(&self, key: &str) -> u64 {
         let status = format!("/proc/{}/status", self.pid.as_raw_nonzero());
         let status = fs::read_to_string(status).unwrap();
@@ -170,8 +183,9 @@ impl Live {
         let output = kidafs().arg("umount").arg(&self.dir).output().unwrap();
         assert!(
             output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
+            "{}{:#?}",
+            String::from_utf8_lossy(&output.stderr),
+            self.threads()
         );
         self.wait(Duration::from_secs(20));
     }
