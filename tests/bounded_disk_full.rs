@@ -92,10 +92,10 @@ fn is_full(error: &std::io::Error) -> bool {
 
 #[test]
 fn when_the_disk_is_full_it_evicts_and_goes_on() {
-    for kind in BOTH {
-        for memory in ["64MiB", "0"] {
+    for (kind, memory) in [(Kind::Ext4, "0"), (Kind::Tmpfs, "64MiB")] {
+        {
             let small = Small::new(kind, &["--keep-free", "0%", "--memory", memory]);
-            for number in 0..3_000 {
+            for number in 0..2_000 {
                 let name = name(&format!("t{number}.html"), 1);
                 let bytes = content(number, 20_000);
                 store(small.dir(), &name, &bytes).unwrap_or_else(|error| {
@@ -106,7 +106,7 @@ fn when_the_disk_is_full_it_evicts_and_goes_on() {
             }
             small.assert_consistent();
             let evicted: u64 = small.live.stats().evictions.values().sum();
-            assert!(evicted > 1_000, "{kind:?}: only {evicted} evicted");
+            assert!(evicted > 500, "{kind:?}: only {evicted} evicted");
         }
     }
 }

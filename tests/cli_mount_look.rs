@@ -6,17 +6,21 @@ mod common {
     pub(crate) mod cli;
     pub(crate) mod daemon;
     pub(crate) mod mount;
+    pub(crate) mod situation;
 }
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use common::cli::{code, run, v2};
-use common::mount::{Mount, kidafs};
+use common::cli::{Ran, code, kidafs as cli, run, v2};
+use common::mount::{Mount, kidafs, wait_for};
+use common::situation::is_root;
 use kidafs::stats::EntryRow;
 use serde_json::Value;
 
@@ -88,6 +92,28 @@ fn looking_at_entries_is_no_use_of_them() {
     let after = uses(&mount);
     assert!(after[OLD] > before[OLD]);
     assert_eq!(after[NEW], before[NEW]);
+}
+
+#[test]
+fn what_was_verified_and_then_removed_is_not_held_by_the_kernel() {
+    const MANY: u64 = 300;
+    let mount = Mount::prepared(&[], |dir| {
+        for number in 0..MANY {
+            let name = format!("__kida_py314_{number}.html_0123456789abcdef.pyc");
+            fs::write(dir.join(name), v2()).unwrap();
+        }
+    });
+    run(&["verify", dir(&mount)]).done();
+    assert_eq!(run(&["clear", dir(&mount)]).done(), "300\n");
+    // Held, they would keep their content in memory. Asking makes the kernel forget a few generated
+    // files too, so it is not asked often.
+    let mut asked = 0;
+    wait_for("each inode forgotten", || {
+        asked += 1;
+        assert!(asked < MANY / 4, "they are held");
+        let forgotten = mount.stats().requests.get("forget").copied();
+        (forgotten.unwrap_or(0) >= MANY).then_some(())
+    });
 }
 
 #[test]
@@ -302,4 +328,55 @@ fn the_numbers_lead_to_files_and_nothing_else() {
     }
     let error = fs::write(mount.path(".kidafs/by-inode/new"), b"").unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn another_user_sees_a_shared_mount_and_cannot_have_it_swept() {
+    if !is_root() {
+        eprintln!("not tested: it takes root to be two users");
+        return;
+    }
+    let mount = Mount::prepared(&["--allow-other"], plant);
+    for open in [mount.folder(), mount.dir()] {
+        fs::set_permissions(open, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let program = mount.folder().join("kidafs");
+    fs::copy(env!("CARGO_BIN_EXE_kidafs"), &program).unwrap();
+    let as_nobody = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&program);
+        for (name, value) in cli(&[]).get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let output = command
+            .args(arguments)
+            .arg(mount.dir())
+            .uid(65534)
+            .gid(65534);
+        let output = output.current_dir("/").output().unwrap();
+        Ran {
+            status: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    };
+    assert_eq!(as_nobody(&["stats", "--json"]).json()["disk"]["files"], 4);
+    assert_eq!(as_nobody(&["verify", "--json"]).json()["checked"], 4);
+    assert_eq!(
+        as_nobody(&["sweep"]).failed(1),
+        format!(
+            "the daemon of {} belongs to another user: only that user or root can make it sweep",
+            dir(&mount)
+        )
+    );
+    // What leads past the folders' own rights is not for others.
+    let numbers = std::process::Command::new("ls")
+        .arg(mount.path(".kidafs/by-inode/4"))
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&numbers.stderr).contains("Permission denied"));
 }

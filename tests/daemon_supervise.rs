@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use common::daemon::process::{
@@ -75,6 +75,17 @@ fn has_ended(process: &OwnedFd) -> bool {
     let at_once = Timespec::default();
     let mut ends = [PollFd::new(process, PollFlags::IN)];
     rustix::event::poll(&mut ends, Some(&at_once)).unwrap() == 1
+}
+
+/// How it ended, within the time in which it must.
+fn end_of(supervisor: Daemon) -> ExitStatus {
+    wait_for(&process(pid(&supervisor)));
+    supervisor.wait().unwrap()
+}
+
+fn end_of_child(mut supervisor: Child) -> ExitStatus {
+    wait_for(&process(Pid::from_child(&supervisor)));
+    supervisor.wait().unwrap()
 }
 
 fn wait_for(process: &OwnedFd) {
@@ -146,7 +157,7 @@ fn one_whose_session_failed_is_started_again_until_the_supervisor_gives_up() {
     for _ in 0..MOST_DEATHS {
         assert_eq!(hear(&socket), "flush");
     }
-    assert_eq!(supervisor.wait().unwrap().code(), Some(1));
+    assert_eq!(end_of(supervisor).code(), Some(1));
     socket.set_nonblocking(true).unwrap();
     assert!(socket.recv(&mut [0]).is_err(), "there was one more");
     assert_plain(&dir);
@@ -186,7 +197,7 @@ fn an_unmount_ends_both() {
     assert_eq!(unmount_patiently(&dir, SOON), Unmounted::Ended);
     assert_eq!(hear(&socket), "flush");
     assert_eq!(hear(&socket), "Cleanly");
-    assert!(supervisor.wait().unwrap().success());
+    assert!(end_of(supervisor).success());
     assert_plain(&dir);
 }
 
@@ -208,7 +219,7 @@ fn a_signal_to_the_supervisor_or_to_the_daemon_ends_both() {
             send(told, signal);
             assert_eq!(hear(&socket), "flush");
             assert_eq!(hear(&socket), "Cleanly");
-            assert!(supervisor.wait().unwrap().success());
+            assert!(end_of(supervisor).success());
             wait_for(&ended);
             assert_plain(&dir);
         }
@@ -227,7 +238,7 @@ fn a_second_signal_is_passed_on_and_open_files_fail() {
     send(pid(&supervisor), Signal::TERM);
     assert_eq!(hear(&socket), "flush");
     assert_eq!(hear(&socket), "Aborted");
-    assert!(supervisor.wait().unwrap().success());
+    assert!(end_of(supervisor).success());
     drop(open);
 }
 
@@ -239,7 +250,7 @@ fn one_that_ended_as_told_but_could_not_write_everything_is_told_and_not_started
     let supervisor = start_supervisor(folder.path(), Session::LosesSomething);
     unmount_patiently(&dir, SOON);
     assert_eq!(hear(&socket), "flush");
-    assert_eq!(supervisor.wait().unwrap().code(), Some(1));
+    assert_eq!(end_of(supervisor).code(), Some(1));
     assert_plain(&dir);
     let log = log(folder.path());
     assert!(log.contains("the disk is full"), "{log}");
@@ -256,7 +267,7 @@ fn one_that_was_killed_after_it_was_detached_is_not_mounted_again() {
     let open = File::open(dir.join(FILE_NAME)).unwrap();
     assert_eq!(unmount(&dir, true, SOON).unwrap(), Unmounted::Detached);
     send(daemon, Signal::KILL);
-    assert!(supervisor.wait().unwrap().success());
+    assert!(end_of(supervisor).success());
     assert_plain(&dir);
     drop(open);
 }
@@ -268,7 +279,7 @@ fn if_the_supervisor_is_killed_the_daemon_goes_on() {
     let dir = mount_point(folder.path());
     let supervisor = start_supervisor(folder.path(), Session::Runs);
     send(pid(&supervisor), Signal::KILL);
-    assert_eq!(supervisor.wait().unwrap().signal(), Some(9));
+    assert_eq!(end_of(supervisor).signal(), Some(9));
     assert!(dir.join(FILE_NAME).exists());
     assert_eq!(unmount_patiently(&dir, SOON), Unmounted::Ended);
     assert_eq!(hear(&socket), "flush");
@@ -286,7 +297,7 @@ fn if_the_supervisor_of_run_is_killed_the_daemon_ends() {
     send(pid(&supervisor), Signal::KILL);
     assert_eq!(hear(&socket), "flush");
     assert_eq!(hear(&socket), "Cleanly");
-    supervisor.wait().unwrap();
+    end_of(supervisor);
     assert_plain(&dir);
 }
 
@@ -308,7 +319,7 @@ fn between_deaths_a_signal_ends_it() {
     while !has_ended(&process) {
         let _ = socket.recv(&mut [0; 8]);
     }
-    supervisor.wait().unwrap();
+    end_of(supervisor);
     assert_plain(&dir);
     let log = log(folder.path());
     assert!(!log.contains("giving up"), "{log}");
@@ -320,7 +331,7 @@ fn told_to_end_while_the_daemon_starts_both_end_and_nobody_is_told_that_it_is_re
     let socket = listen(folder.path());
     let manager = folder.path().join("manager");
     let notices = UnixDatagram::bind(&manager).unwrap();
-    let mut supervisor = start_in_foreground(folder.path(), Session::Waits, &manager);
+    let supervisor = start_in_foreground(folder.path(), Session::Waits, &manager);
     assert_eq!(hear(&socket), "waiting");
     send(Pid::from_child(&supervisor), Signal::TERM);
     // That it has begun to end is told before the daemon is.
@@ -328,7 +339,7 @@ fn told_to_end_while_the_daemon_starts_both_end_and_nobody_is_told_that_it_is_re
     let_it_answer(folder.path());
     assert_eq!(hear(&socket), "flush");
     assert_eq!(hear(&socket), "Cleanly");
-    assert!(supervisor.wait().unwrap().success());
+    assert!(end_of_child(supervisor).success());
     assert_plain(&mount_point(folder.path()));
     notices.set_nonblocking(true).unwrap();
     assert!(notices.recv(&mut [0]).is_err(), "it was told more");
@@ -389,19 +400,22 @@ fn a_service_manager_is_told_once_and_by_the_supervisor() {
     let manager = folder.path().join("manager");
     let notices = UnixDatagram::bind(&manager).unwrap();
     notices.set_read_timeout(Some(SOON)).unwrap();
-    let mut supervisor = start_in_foreground(folder.path(), Session::Runs, &manager);
+    let supervisor = start_in_foreground(folder.path(), Session::Runs, &manager);
     assert_eq!(hear(&notices), "READY=1\n");
     let daemon = daemon_of(&dir);
     send(daemon, Signal::KILL);
-    next_daemon(&dir, daemon);
+    let daemon = next_daemon(&dir, daemon);
+    // In the foreground, what both say is seen there.
+    let terminal = folder.path().join("terminal");
+    let log = format!("/proc/{}/fd/2", daemon.as_raw_nonzero());
+    assert_eq!(fs::read_link(log).unwrap(), terminal);
     send(Pid::from_child(&supervisor), Signal::TERM);
     assert_eq!(hear(&notices), "STOPPING=1\n");
-    assert!(supervisor.wait().unwrap().success());
+    assert!(end_of_child(supervisor).success());
     notices.set_nonblocking(true).unwrap();
     assert!(notices.recv(&mut [0]).is_err(), "it was told more");
-    // In the foreground, what both say is seen there.
-    let terminal = fs::read_to_string(folder.path().join("terminal")).unwrap();
-    assert!(terminal.contains("SIGKILL"), "{terminal}");
+    let said = fs::read_to_string(&terminal).unwrap();
+    assert!(said.contains("SIGKILL"), "{said}");
 }
 
 #[test]

@@ -359,6 +359,10 @@ fn extended_attributes_are_kept() {
     check(&mount.backing());
     mount.remount();
     check(mount.dir());
+    // The digest can be read, but is not listed.
+    let mut listed = [0; 200];
+    let length = rustix::fs::llistxattr(mount.path("entry"), &mut listed).unwrap();
+    assert_eq!(&listed[..length], b"user.note\0");
     rustix::fs::lremovexattr(mount.path("entry"), "user.note").unwrap();
     let gone = Err(rustix::io::Errno::NODATA);
     assert_eq!(get(&mount.path("entry"), "user.note"), gone);

@@ -38,7 +38,8 @@ fn unmount_by_hand(dir: &Path) {
 
 #[test]
 fn orderly_end() {
-    let ends: [(&str, fn(&mut Mount)); 4] = [
+    type End = fn(&mut Mount);
+    let ends: [(&str, End); 4] = [
         ("kidafs umount", Mount::umount),
         ("SIGTERM", |mount| mount.signal(Signal::TERM)),
         ("SIGINT", |mount| mount.signal(Signal::INT)),

@@ -184,7 +184,8 @@ fn rm_removes_5_000_files_while_they_are_listed() {
 fn a_name_that_was_missed_is_seen_once_it_is_there() {
     let mount = Mount::new(&[]);
     // The kernel remembers a miss; each way to make a name must undo that.
-    let ways: [(&str, &dyn Fn(&Path)); 6] = [
+    type Make<'a> = &'a dyn Fn(&Path);
+    let ways: [(&str, Make<'_>); 6] = [
         ("create", &|path| drop(File::create(path).unwrap())),
         ("commit", &|path| {
             drop(mount.commit(path.file_name().unwrap().to_str().unwrap(), ""))

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -61,17 +62,21 @@ impl Sweep {
     /// Has the daemon sweep, and waits for a sweep that began after this command did.
     fn sweep(&self, out: Output<'_>, target: &Target) -> Outcome {
         let dir = self.dir.display();
+        let others = format!(
+            "the daemon of {dir} belongs to another user: only that user or root can make it sweep"
+        );
         let Some(pid) = target.mount.as_ref().and_then(|mount| mount.pid) else {
-            bail!(
-                "the daemon of {dir} belongs to another user: only that user or root can make it sweep"
-            );
+            bail!(others);
         };
         let before = stats(target)?;
         if before.read_only {
             bail!("{dir} is served read-only, so nothing is evicted: mount it without --read-only");
         }
-        rustix::process::kill_process(pid, Signal::USR1)
-            .with_context(|| format!("cannot signal the daemon of {dir} (process {pid})"))?;
+        match rustix::process::kill_process(pid, Signal::USR1) {
+            Err(Errno::PERM) => bail!(others),
+            signalled => signalled
+                .with_context(|| format!("cannot signal the daemon of {dir} (process {pid})"))?,
+        }
         let wanted = before.sweeps + u64::from(before.sweeping) + 1;
         let deadline = Instant::now() + self.timeout;
         let mut pause = SHORTEST_PAUSE;

@@ -21,6 +21,8 @@ use super::mountpoint::{self, InspectError, State};
 use super::unmount::{self, UnmountError};
 
 const DEVICE: &str = "/dev/fuse";
+/// Its number, major and minor: `MISC_MAJOR` and `FUSE_MINOR` of the kernel (include/linux/miscdevice.h).
+const DEVICE_NUMBER: (u32, u32) = (10, 229);
 const FUSE_CONF: &str = "/etc/fuse.conf";
 
 /// The kernel's name for a directory's type in `rootmode=`.
@@ -282,6 +284,10 @@ fn mount_directly(dir: &Path, options: &MountOptions) -> Result<OwnedFd, MountEr
             _ => io_error(error),
         })?
         .into();
+    let found = rustix::fs::fstat(&device).map_err(|errno| io_error(errno.into()))?;
+    if found.st_rdev != rustix::fs::makedev(DEVICE_NUMBER.0, DEVICE_NUMBER.1) {
+        return Err(MountError::NoDevice);
+    }
     let mut data = format!(
         "fd={},rootmode={ROOT_MODE},user_id={},group_id={}",
         device.as_raw_fd(),

@@ -10,6 +10,7 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags};
 
 use super::fusermount::{self, HelperError};
+use super::mountinfo::Mount;
 use super::mountpoint::{self, InspectError, State};
 
 /// Why a mount is still there, or its daemon.
@@ -98,7 +99,8 @@ pub enum Unmounted {
 }
 
 /// Unmounts the kidafs on `dir` and waits for its daemon to end, for `limit` at most. With `lazy`
-/// a mount that is in use, or does not answer, is detached, and not waited for.
+/// a mount that is in use, or does not answer, is detached, and not waited for; one that does not answer is
+/// aborted as well, so that the programs that wait for it get an error.
 ///
 /// # Errors
 /// Each with one sentence that says what to do.
@@ -122,7 +124,12 @@ pub fn unmount(dir: &Path, lazy: bool, limit: Duration) -> Result<Unmounted, Unm
         }
         State::Dead(mount) if mount.is_kidafs() => detach(&path).map(|()| Unmounted::Dead),
         State::Silent(mount) if mount.is_kidafs() && lazy => {
-            detach(&path).map(|()| Unmounted::Detached)
+            abort(&path, &mount);
+            match detach(&path) {
+                // The abort may have been all that it took.
+                Ok(()) | Err(UnmountError::NotMounted { .. }) => Ok(Unmounted::Detached),
+                Err(error) => Err(error),
+            }
         }
         State::Silent(mount) if mount.is_kidafs() => Err(UnmountError::Silent { path }),
         _ => Err(UnmountError::NotMounted { path }),
@@ -162,6 +169,26 @@ fn wait(
                 });
             }
         }
+    }
+}
+
+/// Ends the connection of a mount that does not answer, as far as this user may.
+///
+/// A daemon that was killed in the middle of a notice can be unable to die: its notice waits for a lock of a
+/// program that waits for the daemon. Only the end of the connection frees them all.
+fn abort(path: &Path, mount: &Mount) {
+    let aborted = if rustix::process::geteuid().is_root() {
+        // Aborts first, and then tries to unmount, which others may hinder (`do_umount` in fs/namespace.c).
+        match rustix::mount::unmount(path, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW) {
+            Ok(()) | Err(Errno::BUSY) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    } else {
+        let connection = format!("/sys/fs/fuse/connections/{}/abort", mount.device.1);
+        std::fs::write(connection, "1")
+    };
+    if let Err(error) = aborted {
+        log::warn!("the connection of {} stays: {error}", path.display());
     }
 }
 

@@ -52,7 +52,10 @@ impl Notifier {
 
 fn tell(kernel: &fuser::Notifier, pruner: &Pruner, vfs: &Vfs, notice: Notice) {
     let told = match &notice {
-        Notice::Entry { ino, .. } if pruner.prune(*ino) => Ok(()),
+        // Of the directory, its times and its listing are left to be told of.
+        Notice::Entry { ino, parent, .. } if pruner.prune(*ino) => {
+            kernel.inval_inode(INodeNo(*parent), 0, 0)
+        }
         Notice::Entry { parent, name, .. } => kernel.inval_entry(INodeNo(*parent), name),
         Notice::Inode { ino } => kernel.inval_inode(INodeNo(*ino), 0, 0),
         Notice::Settled(done) => {

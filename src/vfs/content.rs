@@ -245,6 +245,26 @@ impl Vfs {
         *content = Content::Held(held);
     }
 
+    /// As [`Vfs::hold`], but nothing of the content needs the disk any more. What cannot be read now is left
+    /// as it is.
+    pub(super) fn hold_in_memory(&self, node: &Node, place: &Place) {
+        let Some(content) = node.content() else {
+            return;
+        };
+        let mut content = content.lock();
+        if !node.is_known() || !matches!(*content, Content::Committed) {
+            return;
+        }
+        let bytes = match self.memory.get(node.ino) {
+            Some(bytes) => bytes,
+            None => match self.load_named(place, Patience::Any) {
+                Ok(Committed::Whole(bytes)) => bytes,
+                Ok(Committed::File(_)) | Err(_) => return,
+            },
+        };
+        *content = Content::Held(Held::Bytes(bytes));
+    }
+
     /// Takes [`Vfs::hold`] back: the name stayed after all.
     pub(super) fn unhold(&self, node: &Node) {
         if let Some(content) = node.content() {

@@ -8,6 +8,7 @@ use super::buffer::Buffer;
 use super::content::Committed;
 use super::error::{Error, Result};
 use super::node::{Body, Content, Held, Node};
+use super::notice::Notice;
 use crate::tier::Patience;
 
 /// The set-user-id and set-group-id bits.
@@ -92,16 +93,22 @@ impl Vfs {
         };
         node.changed_in_place();
         let changed = change(buffer);
+        let mut loses_set_id = false;
         if changed.is_ok() {
             let mut meta = node.meta.lock();
             meta.attr.size = buffer.bytes().len() as u64;
             meta.attr.mtime = now;
             meta.attr.ctime = now;
-            if drop_set_id {
+            loses_set_id = drop_set_id && meta.attr.mode & SET_ID != 0;
+            if loses_set_id {
                 meta.attr.mode &= !SET_ID;
             }
         }
         drop(content);
+        if loses_set_id {
+            // The reply to a write has no attributes, and the kernel keeps the mode it knows.
+            self.notices.send(Notice::Inode { ino });
+        }
         // Also after a failure: the content is in a buffer now.
         self.in_place_changed(&node);
         changed

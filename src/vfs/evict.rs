@@ -23,6 +23,15 @@ const ROUND: usize = 4_096;
 /// How far the last use noted on disk may lag behind, so that noting it costs next to nothing.
 const USE_LAG: Duration = Duration::from_secs(600);
 
+/// How a victim's content stays readable for who has it open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// As is cheapest: the file itself may be kept open.
+    Anyhow,
+    /// In memory, so that its space on disk is free at once.
+    InMemory,
+}
+
 /// Gives the planner short names for folders, versions, templates and sources.
 #[derive(Debug)]
 pub(super) struct Keys(RandomState);
@@ -150,6 +159,10 @@ impl Vfs {
 
     /// Removes one victim, unless it was used or changed since the plan was made.
     fn evict(&self, victim: &Victim, planned_at: SystemTime) -> bool {
+        self.evict_holding(victim, planned_at, Hold::Anyhow)
+    }
+
+    fn evict_holding(&self, victim: &Victim, planned_at: SystemTime, hold: Hold) -> bool {
         let Ok(node) = self.node(victim.id) else {
             return false;
         };
@@ -165,6 +178,9 @@ impl Vfs {
             let used_since = !staged && node.last_used() > planned_at;
             if !node.is_at(&place) || is_buffered(&node) != staged || used_since {
                 return false;
+            }
+            if hold == Hold::InMemory {
+                self.hold_in_memory(&node, &place);
             }
             if let Err(error) = self.remove_at(&place.parent, folder, &place.name, &node) {
                 log::error!("{:?} cannot be evicted: {error}", place.name);
@@ -237,11 +253,20 @@ impl Vfs {
         };
         let now = self.now();
         let victims = evict::plan(&self.evictables(spared), now, &limits, Some(free));
-        let evicted = victims
-            .iter()
-            .take(ROUND)
-            .filter(|victim| self.evict(victim, now))
-            .count();
+        let (mut evicted, mut freed) = (0, 0);
+        for victim in victims.iter().take(ROUND) {
+            // Held as a file, an open victim would keep its space on disk until the kernel forgets it, and
+            // the kernel may be waiting for this very request.
+            let hold = if freed < wanted {
+                Hold::InMemory
+            } else {
+                Hold::Anyhow
+            };
+            if self.evict_holding(victim, now, hold) {
+                evicted += 1;
+                freed += victim.size;
+            }
+        }
         log::warn!("the backing filesystem is full: {evicted} entries evicted");
         evicted > 0
     }

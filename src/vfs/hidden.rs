@@ -8,11 +8,13 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::attr::{Attr, Kind, Stat};
 use super::error::{Error, Result};
 use super::node::{Body, Node};
+use super::notice::Notice;
 use super::readdir::DirEntry;
 use super::{ROOT, Vfs};
 use crate::stats::BY_INODE;
@@ -127,8 +129,21 @@ impl Vfs {
         if !node.is_at(&place) {
             return Err(Error::NO_ENTRY);
         }
+        node.numbered.store(true, Ordering::Release);
         node.count_lookup();
         Ok(node.stat())
+    }
+
+    /// Has the kernel drop the further name of a file that has lost its own: with it the kernel would hold on to
+    /// the inode, and so the daemon to its content, as if it were open.
+    pub(super) fn forget_number(&self, node: &Node) {
+        if node.numbered.load(Ordering::Acquire) {
+            self.notices.send(Notice::Entry {
+                ino: node.ino,
+                parent: NUMBERS,
+                name: node.ino.to_string().into(),
+            });
+        }
     }
 
     fn generate(&self, name: &OsStr) -> Option<Vec<u8>> {

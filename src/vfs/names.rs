@@ -305,6 +305,7 @@ impl Vfs {
         }
         self.discharge(node);
         self.memory.remove(node.ino);
+        self.forget_number(node);
         if !node.is_known() {
             self.nodes.remove(&node.ino);
         }

@@ -45,6 +45,8 @@ pub(super) struct Node {
     pub(super) charged: AtomicU64,
     /// Whether its content on disk was once found to be what was committed.
     pub(super) verified: AtomicBool,
+    /// Whether the kernel may know it by its number in the hidden folder.
+    pub(super) numbered: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -176,6 +178,7 @@ impl Node {
             version: AtomicU64::new(0),
             charged: AtomicU64::new(0),
             verified: AtomicBool::new(false),
+            numbered: AtomicBool::new(false),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, SyncSender, sync_channel};
 /// operation: operations only queue it, and the notifier's own thread, which holds no lock, sends it.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// A file is gone by the evictor's hand, and its name with it.
+    /// The inode has lost this name, and not by a request of the kernel's.
     Entry {
         /// Its inode number.
         ino: u64,

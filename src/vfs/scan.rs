@@ -39,7 +39,18 @@ impl Vfs {
             let Some(folder) = parent.folder() else {
                 continue;
             };
-            for found in self.disk.list(&folder.disk)? {
+            let listed = match self.disk.list(&folder.disk) {
+                Ok(listed) => listed,
+                Err(error) if parent.ino != ROOT => {
+                    log::warn!(
+                        "{:?} is served as empty: it cannot be read ({error})",
+                        self.path(&parent)
+                    );
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            for found in listed {
                 if parent.ino == ROOT && found.name == PRIVATE_DIR {
                     continue;
                 }

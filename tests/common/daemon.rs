@@ -313,6 +313,8 @@ pub(crate) mod process {
         // As the program has it: a daemon's log with times, a command's as its other messages.
         env_logger::builder()
             .filter_level(log::LevelFilter::Warn)
+            // It names each operation that this filesystem does without.
+            .filter_module("fuser", log::LevelFilter::Error)
             .init();
         let supervised = arguments.get(at + 3).is_some_and(|word| word == SUPERVISED);
         let result = if supervised && !role.is_supervised() {

@@ -53,6 +53,8 @@ pub(crate) struct Live {
     pid: Pid,
     process: OwnedFd,
     ended: bool,
+    /// What the daemon said before it answered; then the log begins.
+    said: String,
 }
 
 impl Live {
@@ -86,6 +88,7 @@ impl Live {
             log,
             pid,
             ended: false,
+            said: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
     }
 
@@ -107,9 +110,10 @@ impl Live {
         serde_json::from_slice(&json).unwrap()
     }
 
-    /// What the daemon has logged.
+    /// What the daemon has said and logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        let logged = fs::read_to_string(&self.log).unwrap_or_default();
+        format!("{}{logged}", self.said)
     }
 
     /// Bytes of the daemon's memory that are resident.
@@ -130,21 +134,35 @@ impl Live {
         kib * 1024
     }
 
-    /// Kills the daemon as it is. The mount stays behind, dead.
-    pub(crate) fn kill(&mut self) {
+    /// Kills the daemon as it is. The mount stays behind, dead; false if the daemon could not die before
+    /// the mount was given up.
+    ///
+    /// A notice of new content waits for the page that a program is reading at that moment, and cannot be
+    /// killed (`fuse_notify_store` in fs/fuse/dev.c).
+    pub(crate) fn kill(&mut self) -> bool {
         self.signal(Signal::KILL);
-        self.wait(Duration::from_secs(20));
+        if self.ends_within(Duration::from_secs(2)) {
+            return true;
+        }
+        let output = kidafs().args(["umount", "--lazy"]).arg(&self.dir).output();
+        assert!(output.unwrap().status.success());
+        self.wait(Duration::from_secs(10));
+        false
     }
 
     /// Waits for the daemon's end.
     pub(crate) fn wait(&mut self, limit: Duration) {
+        assert!(self.ends_within(limit), "still running");
+    }
+
+    fn ends_within(&mut self, limit: Duration) -> bool {
         let limit = Timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap(),
             tv_nsec: 0,
         };
         let mut ended = [PollFd::new(&self.process, PollFlags::IN)];
-        assert_eq!(poll(&mut ended, Some(&limit)).unwrap(), 1, "still running");
-        self.ended = true;
+        self.ended = poll(&mut ended, Some(&limit)).unwrap() == 1;
+        self.ended
     }
 
     /// `kidafs umount`, and the daemon's end.

@@ -19,6 +19,10 @@ const SITUATION: &str = "KIDAFS_TEST_SITUATION";
 pub(crate) const USUAL_DEVICE: &str =
     "mknod -m 666 \"$TMPDIR/fuse\" c 10 229 && mount --bind \"$TMPDIR/fuse\" /dev/fuse";
 
+/// A new namespace holds a copy of every mount, those of the tests beside this one among them, and
+/// would keep their sessions from ending. (`-c`: nobody looks at one that does not answer.)
+const LET_GO: &str = "umount -c -a -l -t fuse.kidafs";
+
 pub(crate) const AS_NOBODY: &str = "exec setpriv --reuid=65534 --regid=65534 --clear-groups";
 
 pub(crate) fn is_root() -> bool {
@@ -47,7 +51,8 @@ fn run_in(situation: &str, script: &str, arguments: &[&str]) {
     fs::create_dir(closed.join("dir")).unwrap();
     fs::set_permissions(&closed, PermissionsExt::from_mode(0o700)).unwrap();
     let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", &format!("{script} \"$0\" \"$@\"")])
+        .args(["--mount", "sh", "-c"])
+        .arg(format!("{LET_GO}; {script} \"$0\" \"$@\""))
         .arg(&copy)
         .args(arguments)
         .env("TMPDIR", &scratch)

@@ -1,0 +1,93 @@
+//! What each durability promises while the power stays on.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "common/entries.rs"]
+mod entries;
+#[path = "common/live.rs"]
+mod live;
+
+use std::fs;
+use std::time::Duration;
+
+use entries::{content, name};
+use live::{Live, store, until};
+use rustix::process::Signal;
+
+#[test]
+fn async_an_entry_is_served_at_once_and_written_within_the_delay() {
+    let folder = live::folder();
+    let (dir, backing) = (folder.path().join("cache"), folder.path().join("backing"));
+    let options = [
+        "--backing",
+        backing.to_str().unwrap(),
+        "--durability",
+        "async",
+    ];
+    let live = Live::start(&dir, &options);
+    let entry = name("a.html", 1);
+    store(&dir, &entry, &content(1, 10_000)).unwrap();
+    assert!(!backing.join(&entry).exists(), "it was not left for later");
+    assert_eq!(fs::read(dir.join(&entry)).unwrap(), content(1, 10_000));
+    // The stated delay is a second of quiet; the rest is for a machine that is busy.
+    until("it is written", Duration::from_secs(10), || {
+        backing.join(&entry).exists()
+    });
+    assert_eq!(fs::read(backing.join(&entry)).unwrap(), content(1, 10_000));
+    live.unmount();
+}
+
+#[test]
+fn async_what_a_program_has_flushed_is_written_by_the_rename() {
+    let folder = live::folder();
+    let (dir, backing) = (folder.path().join("cache"), folder.path().join("backing"));
+    let options = [
+        "--backing",
+        backing.to_str().unwrap(),
+        "--durability",
+        "async",
+    ];
+    let live = Live::start(&dir, &options);
+    let entry = name("a.html", 1);
+    let temporary = dir.join(format!("{entry}.abcdefgh.tmp"));
+    fs::write(&temporary, content(1, 10_000)).unwrap();
+    fs::File::open(&temporary).unwrap().sync_all().unwrap();
+    fs::rename(&temporary, dir.join(&entry)).unwrap();
+    assert_eq!(fs::read(backing.join(&entry)).unwrap(), content(1, 10_000));
+    live.unmount();
+}
+
+#[test]
+fn an_orderly_end_writes_everything_first() {
+    for end in ["umount", "SIGTERM", "SIGINT", "external"] {
+        let folder = live::folder();
+        let dir = folder.path().join("cache");
+        let mut live = Live::start(&dir, &["--durability", "async"]);
+        let entry = name("a.html", 1);
+        store(&dir, &entry, &content(1, 10_000)).unwrap();
+        fs::write(dir.join("in-place"), b"written in place").unwrap();
+        match end {
+            "SIGTERM" => live.signal(Signal::TERM),
+            "SIGINT" => live.signal(Signal::INT),
+            "umount" => {
+                let ended = live::kidafs().arg("umount").arg(&dir).status().unwrap();
+                assert!(ended.success());
+            }
+            _ => {
+                let flags = rustix::mount::UnmountFlags::empty();
+                rustix::mount::unmount(&dir, flags).unwrap();
+            }
+        }
+        live.wait(Duration::from_secs(20));
+        assert_eq!(
+            fs::read(dir.join(&entry)).unwrap(),
+            content(1, 10_000),
+            "{end}"
+        );
+        assert_eq!(
+            fs::read(dir.join("in-place")).unwrap(),
+            b"written in place",
+            "{end}"
+        );
+    }
+}
