@@ -60,9 +60,9 @@ class Lab:
                 last_place = place
                 measured[place.system] = measure(place, repetition)
             if repetition > 0:
-                for system, numbers in measured.items():
-                    for name, number in numbers.items():
-                        series[name][system].append(number)
+                for place in places:
+                    for name, number in measured[place.system].items():
+                        series[name][place.system].append(number)
             repetition += 1
         return {name: dict(systems) for name, systems in series.items()}
 
