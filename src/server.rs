@@ -119,9 +119,12 @@ pub fn serve(
     let for_notices = device.try_clone()?;
     let adapter = Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts))?;
     vfs.supplement(adapter.numbers());
+    let kernel = adapter.kernel();
     let session = Session::from_fd(adapter, device, SessionACL::All, session_options(config))
         .map_err(ServerError::Session)?;
-    let notifier = Notifier::start(session.notifier(), for_notices, Arc::clone(&vfs), queue)?;
+    // Set once, here; nothing is committed before the session runs.
+    let _ = kernel.set(session.notifier());
+    let notifier = Notifier::start(session.notifier(), for_notices, queue)?;
     let workers = Workers::start(Arc::clone(&vfs))?;
     if config.warm && Role::of_this_process() != Role::Background {
         warm(&mount_point)?;

@@ -7,7 +7,8 @@
 //!    directory that is missing;
 //! 3. [`backing::Backing::open`] opens, checks and locks the directory while it can be named;
 //! 4. [`start::Start::begin`], [`signals::Signals::install`], then [`mount::mount`];
-//! 5. `fuser::Session::from_fd` with the descriptor, and [`serve::serve`] until the end.
+//! 5. now that nobody writes to it any more, the backing directory is read;
+//! 6. `fuser::Session::from_fd` with the descriptor, and [`serve::serve`] until the end.
 //!
 //! | module | what is in it |
 //! |---|---|

@@ -53,9 +53,7 @@ impl Adapter {
     pub fn new(vfs: Arc<Vfs>, bursts: Arc<Bursts>) -> std::io::Result<Self> {
         Ok(Self {
             bursts,
-            replies: Replies {
-                vfs: Arc::clone(&vfs),
-            },
+            replies: Replies::new(Arc::clone(&vfs)),
             vfs,
             capabilities: Arc::default(),
             waiting: Pool::start(WAITING)?,
@@ -68,6 +66,11 @@ impl Adapter {
             capabilities: Arc::clone(&self.capabilities),
             bursts: Arc::clone(&self.bursts),
         })
+    }
+
+    /// Where the session's notifier is to be put, once there is one.
+    pub fn kernel(&self) -> Arc<OnceLock<fuser::Notifier>> {
+        self.replies.kernel()
     }
 
     fn offers(&self, what: impl Fn(&Capabilities) -> bool) -> bool {
@@ -272,16 +275,25 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (parent, new_parent) = (parent.0, new_parent.0);
+        let committing = self.vfs.committing(parent, name);
+        let replies = self.replies.clone();
         if self.vfs.rename_flushes(parent, name) {
             let (name, new_name) = (name.to_owned(), new_name.to_owned());
-            let rename =
-                move |vfs: &Vfs| vfs.rename((parent, &name), (new_parent, &new_name), mode);
-            self.later(Operation::Rename, rename, reply);
-        } else {
-            let renamed = self
-                .vfs
-                .rename((parent, name), (new_parent, new_name), mode);
-            self.replies.done(Operation::Rename, renamed, reply);
+            return self.waiting.run(move || {
+                let vfs = &replies.vfs;
+                let renamed = vfs.rename((parent, &name), (new_parent, &new_name), mode);
+                replies.committed(committing, renamed, reply);
+            });
+        }
+        let renamed = self
+            .vfs
+            .rename((parent, name), (new_parent, new_name), mode);
+        match committing {
+            // Storing a page waits for who has it locked, perhaps for a read that this thread is to answer.
+            Some(ino) if renamed.is_ok() && self.vfs.tail(ino).is_some() => self
+                .waiting
+                .run(move || replies.committed(committing, renamed, reply)),
+            _ => self.replies.done(Operation::Rename, renamed, reply),
         }
     }
 

@@ -1,14 +1,13 @@
 //! The thread that tells the kernel what it did not ask for.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
 use fuser::INodeNo;
 
 use super::prune::Pruner;
-use crate::vfs::{Notice, Vfs};
+use crate::vfs::Notice;
 
 /// Sends notices to the kernel, one after the other, from a thread of its own.
 ///
@@ -28,7 +27,6 @@ impl Notifier {
     pub fn start(
         kernel: fuser::Notifier,
         device: OwnedFd,
-        vfs: Arc<Vfs>,
         notices: Receiver<Notice>,
     ) -> std::io::Result<Self> {
         let pruner = Pruner::new(device);
@@ -37,7 +35,7 @@ impl Notifier {
             .spawn(move || {
                 notices
                     .iter()
-                    .for_each(|notice| tell(&kernel, &pruner, &vfs, notice))
+                    .for_each(|notice| tell(&kernel, &pruner, notice))
             })?;
         Ok(Self { thread })
     }
@@ -50,7 +48,7 @@ impl Notifier {
     }
 }
 
-fn tell(kernel: &fuser::Notifier, pruner: &Pruner, vfs: &Vfs, notice: Notice) {
+fn tell(kernel: &fuser::Notifier, pruner: &Pruner, notice: Notice) {
     let told = match &notice {
         // Of the directory, its times and its listing are left to be told of.
         Notice::Entry { ino, parent, .. } if pruner.prune(*ino) => {
@@ -63,23 +61,9 @@ fn tell(kernel: &fuser::Notifier, pruner: &Pruner, vfs: &Vfs, notice: Notice) {
             let _ = done.send(());
             Ok(())
         }
-        Notice::Committed { ino } => push(kernel, vfs, *ino),
     };
     if let Err(error) = told {
         // The mount is gone, or going: there is nothing left that could be stale.
         log::debug!("a notice was not taken: {error}");
     }
-}
-
-/// Puts a committed file's content into the kernel's page cache, so that its first reader need not ask.
-/// (The kernel keeps what was written through it, but for the last, partly filled page.)
-fn push(kernel: &fuser::Notifier, vfs: &Vfs, ino: u64) -> std::io::Result<()> {
-    let Some((bytes, version)) = vfs.pushable(ino) else {
-        return Ok(());
-    };
-    kernel.store(INodeNo(ino), 0, &bytes)?;
-    if vfs.is_version(ino, version) {
-        return Ok(());
-    }
-    kernel.inval_inode(INodeNo(ino), 0, 0)
 }

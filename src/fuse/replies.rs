@@ -1,9 +1,11 @@
 //! What the kernel is answered: results and errors, and for how long it may take them for granted.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fuser::{Errno, Generation, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyXattr};
+use fuser::{
+    Errno, Generation, INodeNo, Notifier, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyXattr,
+};
 
 use super::convert::{errno, file_attr, missing};
 use crate::vfs::{Bytes, Error, Kind, Operation, Result, Stat, Vfs};
@@ -21,9 +23,44 @@ const UNCHECKED_TTL: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(super) struct Replies {
     pub(super) vfs: Arc<Vfs>,
+    kernel: Arc<OnceLock<Notifier>>,
 }
 
 impl Replies {
+    pub(super) fn new(vfs: Arc<Vfs>) -> Self {
+        Self {
+            vfs,
+            kernel: Arc::default(),
+        }
+    }
+
+    pub(super) fn kernel(&self) -> Arc<OnceLock<Notifier>> {
+        Arc::clone(&self.kernel)
+    }
+
+    /// The answer to a rename that commits inode `ino`: first the kernel is given what its page cache lacks of
+    /// it, so that the first reader need not ask. Not from a thread that answers reads: it may wait for one.
+    pub(super) fn committed(&self, ino: Option<u64>, renamed: Result<()>, reply: ReplyEmpty) {
+        if let (Ok(()), Some(ino), Some(kernel)) = (&renamed, ino, self.kernel.get())
+            && let Err(error) = self.push_tail(kernel, ino)
+        {
+            // It will be read when it is wanted.
+            log::debug!("the last page of inode {ino} was not taken: {error}");
+        }
+        self.done(Operation::Rename, renamed, reply);
+    }
+
+    fn push_tail(&self, kernel: &Notifier, ino: u64) -> std::io::Result<()> {
+        let Some(tail) = self.vfs.tail(ino) else {
+            return Ok(());
+        };
+        kernel.store(INodeNo(ino), tail.offset as u64, tail.bytes())?;
+        if self.vfs.is_version(ino, tail.version) {
+            return Ok(());
+        }
+        kernel.inval_inode(INodeNo(ino), 0, 0)
+    }
+
     /// How long the kernel may use a name without asking. The one look-up that a hot entry makes after it
     /// is how its use is noticed.
     pub(super) fn entry_ttl(&self, stat: &Stat) -> Duration {

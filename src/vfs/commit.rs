@@ -93,6 +93,12 @@ impl Vfs {
         Ok(folder.children.read().get(name).cloned())
     }
 
+    /// The inode that renaming this name would commit, if it is staged.
+    pub fn committing(&self, parent: u64, name: &OsStr) -> Option<u64> {
+        let node = self.child_of((parent, name)).ok()??;
+        (!self.is_on_disk(&node)).then_some(node.ino)
+    }
+
     /// Whether renaming this name waits for the medium.
     pub fn rename_flushes(&self, parent: u64, name: &OsStr) -> bool {
         let asked = || {
@@ -161,7 +167,6 @@ impl Vfs {
         if committing {
             self.in_place_changed(&source);
             self.counters.commit(began.elapsed());
-            self.notices.send(Notice::Committed { ino: source.ino });
         }
         Ok(flushed)
     }
@@ -239,6 +244,7 @@ impl Vfs {
         target: Option<&Arc<Node>>,
     ) -> Result<Flushed> {
         let persisted = self.persist_at(source, &from.place(), from.folder()?)?;
+        self.look_again(source, from)?;
         let replaced = target.filter(|target| self.is_on_disk(target));
         if let Some(target) = replaced {
             self.hold(target, &to.place());
@@ -248,6 +254,23 @@ impl Vfs {
             self.unhold(target);
         }
         Ok(persisted.unwrap_or(Ok(())).and(renamed?))
+    }
+
+    /// A file that was there before the daemon, and has not been read since, may have been written on by who
+    /// had it open already: a rename commits it as it is now.
+    fn look_again(&self, source: &Node, from: &Side<'_>) -> Result<()> {
+        if source.is_checked() {
+            return Ok(());
+        }
+        let found = self.disk.find(&from.folder()?.disk, from.name)?;
+        {
+            let mut meta = source.meta.lock();
+            meta.attr.size = found.size;
+            meta.attr.mtime = found.mtime;
+        }
+        self.charge(source, found.size);
+        self.notices.send(Notice::Inode { ino: source.ino });
+        Ok(())
     }
 
     fn rename_names(&self, from: &Side<'_>, to: &Side<'_>, exchange: bool) -> Result<Flushed> {

@@ -43,8 +43,25 @@ fn shared(bytes: Arc<[u8]>, offset: u64, len: u32) -> Bytes {
     Bytes::Shared(bytes, range)
 }
 
-/// Larger content is left to be read when it is wanted.
-const MOST_PUSHED: usize = 128 << 10;
+/// The page cache's unit, on the machines with larger pages as well: a smaller one does no harm.
+const PAGE: usize = 4096;
+
+/// See [`Vfs::tail`].
+#[derive(Debug, Clone)]
+pub struct Tail {
+    content: Arc<[u8]>,
+    /// Where it begins.
+    pub offset: usize,
+    /// The inode's version that it is of.
+    pub version: u64,
+}
+
+impl Tail {
+    /// The bytes from [`Tail::offset`] on.
+    pub fn bytes(&self) -> &[u8] {
+        &self.content[self.offset..]
+    }
+}
 
 /// Committed content: whole where it is small enough to be kept, else a file to read parts from.
 pub(super) enum Committed {
@@ -70,6 +87,7 @@ impl Vfs {
         loop {
             let held = match &*content.lock() {
                 Content::Buffered(buffer) => {
+                    node.was_read.store(true, Ordering::Release);
                     let bytes = buffer.bytes();
                     return Ok(Bytes::Owned(
                         bytes[range(bytes.len(), offset, len)].to_vec(),
@@ -197,20 +215,26 @@ impl Vfs {
         true
     }
 
-    /// The content of a file that was just committed, for the kernel's page cache, and the version it is.
-    /// `None`: it has been changed in place since, it has no name any more, or it is too large to be worth it.
+    /// What the kernel's page cache lacks of a file that has just been committed: its last page, which
+    /// engines fill in part only. (Pages that were written whole are there: Linux, fs/fuse/file.c,
+    /// fuse_fill_write_pages.) `None`: nothing, or it is not known to lack it.
     ///
-    /// After the content has been stored there, [`Vfs::is_version`] must still hold; else what was stored may
-    /// be older than what was written meanwhile, and the kernel's copy must be invalidated.
-    pub fn pushable(&self, ino: u64) -> Option<(Arc<[u8]>, u64)> {
+    /// To be stored there before the rename is answered: until then who wrote the file is waiting, and a write
+    /// that comes later cannot be overtaken. If [`Vfs::is_version`] does not hold afterwards another thread has
+    /// written meanwhile, and the kernel's copy must be invalidated.
+    pub fn tail(&self, ino: u64) -> Option<Tail> {
         let node = self.node(ino).ok()?;
         let version = node.version.load(Ordering::Acquire);
-        let bytes = self
-            .memory
-            .peek(ino)
-            .filter(|bytes| bytes.len() <= MOST_PUSHED)?;
-        let committed = node.place().is_some() && !is_buffered(&node);
-        committed.then_some((bytes, version))
+        if node.was_read.load(Ordering::Acquire) || is_buffered(&node) {
+            return None;
+        }
+        let content = self.memory.peek(ino)?;
+        let offset = content.len() - content.len() % PAGE;
+        (offset < content.len()).then_some(Tail {
+            content,
+            offset,
+            version,
+        })
     }
 
     /// Whether an inode's content is still what it was at `version`.

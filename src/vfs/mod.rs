@@ -34,7 +34,7 @@ use dashmap::DashMap;
 
 pub use attr::{Attr, BLOCK, Caller, Changes, Kind, SetTime, Stat};
 pub use commit::RenameMode;
-pub use content::Bytes;
+pub use content::{Bytes, Tail};
 pub use counters::{Counters, Operation};
 pub use error::{Error, Result};
 pub use notice::{Notice, Notices};

@@ -43,6 +43,8 @@ pub(super) struct Node {
     pub(super) version: AtomicU64,
     /// What it counts against the budget, plus one; 0: it is not on disk.
     pub(super) charged: AtomicU64,
+    /// Whether it was read before it was committed, so that the kernel may have all of its pages.
+    pub(super) was_read: AtomicBool,
     /// Whether its content on disk was once found to be what was committed.
     pub(super) verified: AtomicBool,
     /// Whether the kernel may know it by its number in the hidden folder.
@@ -177,6 +179,7 @@ impl Node {
             lookups: AtomicU64::new(0),
             version: AtomicU64::new(0),
             charged: AtomicU64::new(0),
+            was_read: AtomicBool::new(false),
             verified: AtomicBool::new(false),
             numbered: AtomicBool::new(false),
         }

@@ -25,12 +25,6 @@ pub enum Notice {
     },
     /// Everything queued before has been sent.
     Settled(SyncSender<()>),
-    /// The inode has just been committed: its content is worth a place in the kernel's page cache. See
-    /// [`Vfs::pushable`](super::Vfs::pushable).
-    Committed {
-        /// Its number.
-        ino: u64,
-    },
 }
 
 /// Where operations queue what the kernel is to be told.
