@@ -46,18 +46,23 @@ class Lab:
         end = time.monotonic() + seconds * self.share
         last = end + seconds * self.share
         repetition = 0
+        last_place = None
         while repetition <= 1 or time.monotonic() < (end if repetition > least else last):
             order = self.random.sample(places, len(places))
             if before:
                 before(repetition)
             measured = {}
             for place in order:
+                # Nor may what is left of the turn before be a help or a burden to this one.
+                if last_place:
+                    last_place.settle()
                 place.settle()
+                last_place = place
                 measured[place.system] = measure(place, repetition)
             if repetition > 0:
-                for system, numbers in measured.items():
-                    for name, number in numbers.items():
-                        series[name][system].append(number)
+                for place in places:
+                    for name, number in measured[place.system].items():
+                        series[name][place.system].append(number)
             repetition += 1
         return {name: dict(systems) for name, systems in series.items()}
 
