@@ -17,7 +17,7 @@ pub(super) const GENERATION: Generation = Generation(0);
 const FOREVER: Duration = Duration::from_secs(1 << 30);
 
 /// How long a listing may stand for a look-up that would find a corrupt file missing.
-const UNCHECKED_TTL: Duration = Duration::from_secs(1);
+const UNCHECKED_TTL: Duration = Duration::from_secs(3);
 
 /// Turns results into replies, from whichever thread has them.
 #[derive(Debug, Clone)]
