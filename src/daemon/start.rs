@@ -15,6 +15,12 @@ use rustix::process::{Resource, Rlimit, Signal};
 use sd_notify::NotifyState;
 
 use super::role;
+
+/// What glibc's allocator gives back to the system as soon as it is freed, in bytes (mallopt(3),
+/// `M_MMAP_THRESHOLD`). Left to itself it raises that to the size of what it has seen, and so keeps
+/// what a sweep over many entries needs for a moment. Other allocators ignore it.
+const LARGE_BLOCKS: &str = "MALLOC_MMAP_THRESHOLD_";
+const LARGE: &str = "262144";
 pub use super::role::{Role, Supervisor};
 
 /// What a daemon tells its starter: a line each.
@@ -147,6 +153,9 @@ pub(super) fn spawn(
     let mut command = Command::new("/proc/self/exe");
     if let Some(name) = std::env::args_os().next() {
         command.arg0(name);
+    }
+    if std::env::var_os(LARGE_BLOCKS).is_none() {
+        command.env(LARGE_BLOCKS, LARGE);
     }
     let mut child = command
         .args(arguments)
