@@ -22,24 +22,42 @@ pub struct Capabilities {
     pub readdirplus: bool,
 }
 
+/// Names what is not to be requested though the kernel offers it, by commas: to try on one kernel what is done
+/// on an older one, and to rule a feature out.
+const WITHOUT: &str = "KIDAFS_WITHOUT";
+
+const NO_OPEN: &str = "no_open_support";
+const NO_OPENDIR: &str = "no_opendir_support";
+const EXPLICIT_INVALIDATION: &str = "explicit_inval_data";
+const KILL_PRIVILEGES: &str = "handle_killpriv_v2";
+const READDIRPLUS: &str = "readdirplus";
+
 impl Capabilities {
-    /// Requests what is wanted of what `config` offers.
+    /// Requests what is wanted of what `config` offers, but for what the variable `KIDAFS_WITHOUT` names.
     ///
     /// Not requested: ATOMIC_O_TRUNC (truncation then needs an open), WRITEBACK_CACHE (slower here: each close
     /// invalidates attributes), and what fuser 0.18 cannot parse or express (IO_URING, ALLOW_IDMAP, SUBMOUNTS, SETXATTR_EXT).
     pub fn negotiate(config: &mut KernelConfig) -> Self {
-        let mut take = |wanted: InitFlags| config.add_capabilities(wanted).is_ok();
+        let without = std::env::var(WITHOUT).unwrap_or_default();
+        let wanted = |name: &str| !without.split(',').any(|not| not.trim() == name);
+        let mut take =
+            |name: &str, flags: InitFlags| wanted(name) && config.add_capabilities(flags).is_ok();
+        let plus = InitFlags::FUSE_DO_READDIRPLUS.union(InitFlags::FUSE_READDIRPLUS_AUTO);
         let taken = Self {
-            no_open: take(InitFlags::FUSE_NO_OPEN_SUPPORT),
-            no_opendir: take(InitFlags::FUSE_NO_OPENDIR_SUPPORT),
-            explicit_invalidation: take(InitFlags::FUSE_EXPLICIT_INVAL_DATA),
-            kill_privileges: take(InitFlags::FUSE_HANDLE_KILLPRIV_V2),
-            readdirplus: take(InitFlags::FUSE_DO_READDIRPLUS)
-                && take(InitFlags::FUSE_READDIRPLUS_AUTO),
+            no_open: take(NO_OPEN, InitFlags::FUSE_NO_OPEN_SUPPORT),
+            no_opendir: take(NO_OPENDIR, InitFlags::FUSE_NO_OPENDIR_SUPPORT),
+            explicit_invalidation: take(EXPLICIT_INVALIDATION, InitFlags::FUSE_EXPLICIT_INVAL_DATA),
+            kill_privileges: take(KILL_PRIVILEGES, InitFlags::FUSE_HANDLE_KILLPRIV_V2),
+            readdirplus: take(READDIRPLUS, plus),
         };
-        take(InitFlags::FUSE_PARALLEL_DIROPS);
-        take(InitFlags::FUSE_CACHE_SYMLINKS);
-        take(InitFlags::FUSE_MAX_PAGES);
+        for common in [
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+            InitFlags::FUSE_MAX_PAGES,
+        ] {
+            // What an old kernel lacks of these it does without being told.
+            let _ = config.add_capabilities(common);
+        }
         // Fails only for 0 and for more than fuser's buffer, which is 16 MiB.
         let _ = config.set_max_write(MAX_WRITE);
         taken
@@ -48,11 +66,11 @@ impl Capabilities {
     /// What was agreed to, by the names of libfuse's flags in lower case.
     pub fn names(&self) -> Vec<String> {
         let all = [
-            ("no_open_support", self.no_open),
-            ("no_opendir_support", self.no_opendir),
-            ("explicit_inval_data", self.explicit_invalidation),
-            ("handle_killpriv_v2", self.kill_privileges),
-            ("readdirplus", self.readdirplus),
+            (NO_OPEN, self.no_open),
+            (NO_OPENDIR, self.no_opendir),
+            (EXPLICIT_INVALIDATION, self.explicit_invalidation),
+            (KILL_PRIVILEGES, self.kill_privileges),
+            (READDIRPLUS, self.readdirplus),
         ];
         let taken = all.into_iter().filter(|(_, taken)| *taken);
         taken.map(|(name, _)| name.to_owned()).collect()
