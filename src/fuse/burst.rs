@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// The device by which a process asks for a bound on the CPUs' wake-up latency, for as long as it has it open.
 const LATENCY_DEVICE: &str = "/dev/cpu_dma_latency";
@@ -27,11 +28,16 @@ const BURST_END: Duration = Duration::from_millis(5);
 const HOLD_STRETCH: Duration = Duration::from_secs(30);
 const HOLD_SHARE: u32 = 4;
 
-/// A yield that takes longer has let somebody else run: no core is idle, and polling would starve them.
-const CROWDED: Duration = Duration::from_micros(30);
+/// A yield that takes longer has let somebody else run, most likely the client: the scheduler likes to wake the
+/// reader on the client's own CPU, where polling would keep both waiting for each other.
+const CROWDED: Duration = Duration::from_micros(5);
+
+/// Whoever is not alone again so soon after it has moved to another CPU polls no more for a while: none is idle,
+/// and polling would starve others.
+const MOVED: Duration = Duration::from_millis(2);
 
 /// After that many rounds without polling, because the machine was busy, it is tried again.
-const BACK_OFF: u64 = 64;
+const BACK_OFF: u64 = 8;
 
 /// Keeps CPUs awake in bursts.
 #[derive(Debug)]
@@ -45,6 +51,8 @@ pub struct Bursts {
     backing_off: AtomicU64,
     /// Nanoseconds since `started`.
     last_request: AtomicU64,
+    /// When the polling thread last moved to another CPU, in nanoseconds since `started`.
+    moved: AtomicU64,
     polled: AtomicU64,
     held: AtomicU64,
     state: Mutex<State>,
@@ -82,6 +90,7 @@ impl Bursts {
             polling: AtomicBool::new(false),
             backing_off: AtomicU64::new(0),
             last_request: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
             polled: AtomicU64::new(0),
             held: AtomicU64::new(0),
             state: Mutex::new(State {
@@ -148,12 +157,32 @@ impl Bursts {
             }
             rustix::thread::sched_yield();
             let after = Instant::now();
-            if after.duration_since(now.max(yielded)) > CROWDED {
+            if after.duration_since(now.max(yielded)) > CROWDED && !self.find_room() {
                 self.backing_off.store(BACK_OFF, Ordering::Relaxed);
                 return;
             }
+            let after = Instant::now();
             yielded = after;
         }
+    }
+
+    /// Moves this thread to another CPU, for it is not alone on this one. False: it has just been moved, or
+    /// may not, and is not to poll.
+    fn find_room(&self) -> bool {
+        let now = self.now();
+        let since = now.saturating_sub(self.moved.swap(now, Ordering::Relaxed));
+        if Duration::from_nanos(since) < MOVED {
+            return false;
+        }
+        let Ok(allowed) = sched_getaffinity(None) else {
+            return false;
+        };
+        let mut others = allowed.clone();
+        others.unset(sched_getcpu());
+        // Moved by the first call, it stays there when the second lets it go anywhere again.
+        others.count() > 0
+            && sched_setaffinity(None, &others).is_ok()
+            && sched_setaffinity(None, &allowed).is_ok()
     }
 
     /// The first request after a pause.
