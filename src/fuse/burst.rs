@@ -177,7 +177,7 @@ impl Bursts {
         let Ok(allowed) = sched_getaffinity(None) else {
             return false;
         };
-        let mut others = allowed.clone();
+        let mut others = allowed;
         others.unset(sched_getcpu());
         // Moved by the first call, it stays there when the second lets it go anywhere again.
         others.count() > 0
