@@ -1,9 +1,10 @@
 //! Bursts: while requests keep coming, CPUs are kept from falling asleep.
 //!
-//! Most of what a message costs is waking up: the reader's thread when the request comes, the client's CPU
-//! when the reply does. Both are avoided for as long as a burst lasts, and only then: the reader polls for the
-//! next request instead of sleeping, and a PM QoS request for no wake-up latency is held, which keeps the
-//! client's CPU awake too (Linux, Documentation/power/pm_qos_interface.rst).
+//! Most of what a message costs is waking up: the reader's CPU when the request comes, the client's
+//! when the reply does. Both are avoided for as long as a burst lasts, and only then: a PM QoS request for no wake-up
+//! latency is held, which keeps all CPUs awake (Linux, Documentation/power/pm_qos_interface.rst). Where that may
+//! not be, the reader polls for the next request instead of sleeping. Not both: on CPUs that are awake a reader
+//! that sleeps is served at once, by the scheduler mostly on the client's own CPU, where one that polls is in its way.
 
 use std::fs::File;
 use std::io::Write;
@@ -45,6 +46,8 @@ pub struct Bursts {
     device: OwnedFd,
     poll: Duration,
     started: Instant,
+    /// Whether a latency request is held.
+    holding: AtomicBool,
     /// One thread polls at a time.
     polling: AtomicBool,
     /// Requests still to come before polling is tried again.
@@ -79,14 +82,15 @@ impl State {
 }
 
 impl Bursts {
-    /// Polls `device` (a duplicate of the kernel's descriptor) for `poll` after each request, and holds the
-    /// latency request if `latency`.
+    /// Holds the latency request in bursts if `latency`; where it is not held, polls `device` (a duplicate of the
+    /// kernel's descriptor) for `poll` after each request.
     pub fn new(device: OwnedFd, poll: Duration, latency: bool) -> Self {
         let now = Instant::now();
         Self {
             device,
             poll,
             started: now,
+            holding: AtomicBool::new(false),
             polling: AtomicBool::new(false),
             backing_off: AtomicU64::new(0),
             last_request: AtomicU64::new(0),
@@ -118,15 +122,18 @@ impl Bursts {
         Duration::from_nanos(self.held.load(Ordering::Relaxed)).as_secs_f64()
     }
 
-    /// Called by the thread that answered a request, once the reply is out: waits for the next request
-    /// without sleeping, for a moment.
+    /// Called by the thread that answered a request, once the reply is out: begins a burst, or waits for the
+    /// next request without sleeping, for a moment.
     pub fn after_request(&self) {
         let now = self.now();
         let idle = now.saturating_sub(self.last_request.swap(now, Ordering::Relaxed));
         if Duration::from_nanos(idle) > BURST_END {
             self.begin();
         }
-        if self.poll.is_zero() || self.polling.swap(true, Ordering::Acquire) {
+        if self.holding.load(Ordering::Relaxed)
+            || self.poll.is_zero()
+            || self.polling.swap(true, Ordering::Acquire)
+        {
             return;
         }
         if self.backing_off.load(Ordering::Relaxed) > 0 {
@@ -199,6 +206,7 @@ impl Bursts {
         match ask_for_no_latency() {
             Ok(request) => {
                 state.request = Some((request, now));
+                self.holding.store(true, Ordering::Relaxed);
                 self.wake.notify_all();
             }
             Err(error) => {
@@ -237,6 +245,7 @@ impl Bursts {
     fn give_back(&self, state: &mut State, now: Instant) {
         // Closing the file ends the request.
         if let Some((_, since)) = state.request.take() {
+            self.holding.store(false, Ordering::Relaxed);
             let held = now.duration_since(since);
             self.held.fetch_add(
                 u64::try_from(held.as_nanos()).unwrap_or(0),

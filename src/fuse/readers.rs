@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// How long a reader may be held up before another takes over. A store takes a few microseconds.
-const HELD_UP: Duration = Duration::from_millis(2);
+/// How long a reader may be held up before another takes over. A store takes a few microseconds, and hardly any
+/// has to wait: to look more often would only disturb bursts.
+const HELD_UP: Duration = Duration::from_millis(10);
 
 /// Threads that stand by, to take the place of one that is held up.
 const STANDING_BY: usize = 1;
