@@ -87,11 +87,14 @@ pub struct Config {
     pub read_only: bool,
     /// Let other users in.
     pub allow_other: bool,
+    /// Serve extended attributes.
+    pub xattrs: bool,
     /// Load every entry at mount.
     pub warm: bool,
     /// Event threads.
     pub threads: usize,
-    /// How long the reader polls after the last request of a burst; zero: it does not.
+    /// How long the reader polls after the last request of a burst, while no CPU-latency request is held; zero: it
+    /// does not.
     pub poll: Duration,
     /// The CPU-latency request.
     pub latency: Latency,
@@ -123,6 +126,7 @@ impl Default for Config {
             pattern: Pattern::default(),
             read_only: false,
             allow_other: false,
+            xattrs: false,
             warm: false,
             threads: 1,
             poll: Duration::from_micros(200),

@@ -271,6 +271,24 @@ fn verify_tells_what_the_daemon_sets_aside_before_it() {
 }
 
 #[test]
+fn verify_sees_what_is_on_disk_whatever_is_in_memory() {
+    let mount = Mount::backed(&[]);
+    let path = mount.commit(NEW, v2());
+    assert_eq!(fs::read(&path).unwrap(), v2());
+    // Behind the daemon's back, as a failing disk does it.
+    let mut content = v2();
+    content[20] ^= 1;
+    fs::write(mount.backing().join(NEW), content).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), v2(), "the page cache is right");
+    let ran = run(&["verify", "--json", dir(&mount)]);
+    assert_eq!(ran.status, Some(1), "{}{}", ran.out, ran.err);
+    let facts: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(facts["bad"][0]["file"], NEW);
+    assert!(!path.exists());
+    run(&["verify", dir(&mount)]).done();
+}
+
+#[test]
 fn warm_brings_everything_into_memory() {
     let mount = sample();
     assert_eq!(mount.stats().memory.files, 0);

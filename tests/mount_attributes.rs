@@ -321,8 +321,34 @@ fn times_set_in_place_outlive_the_persisting() {
 }
 
 #[test]
+fn without_extended_attributes_the_kernel_does_not_ask_for_any() {
+    let mount = Mount::new(&[]);
+    mount.commit("entry", "content");
+    let set = || {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(mount.path("entry"), "user.note", b"x", flags)
+    };
+    assert_eq!(set(), Err(rustix::io::Errno::OPNOTSUPP));
+    let get = || rustix::fs::lgetxattr(mount.path("entry"), "user.note", &mut [0; 10][..]);
+    assert_eq!(get(), Err(rustix::io::Errno::OPNOTSUPP));
+    let list = || rustix::fs::llistxattr(mount.path("entry"), &mut [0; 10][..]);
+    assert_eq!(list(), Err(rustix::io::Errno::OPNOTSUPP));
+    let asked = || {
+        let requests = mount.stats().requests;
+        ["getxattr", "setxattr", "listxattr"].map(|kind| requests.get(kind).copied().unwrap_or(0))
+    };
+    let before = asked();
+    for number in 0..10 {
+        mount.commit(&format!("another{number}"), "content");
+    }
+    done(Command::new("ls").arg("-la").arg(mount.dir()));
+    assert!(set().is_err() && get().is_err() && list().is_err());
+    assert_eq!(asked(), before);
+}
+
+#[test]
 fn extended_attributes_are_kept() {
-    let mut mount = Mount::new(&[]);
+    let mut mount = Mount::new(&["--xattrs"]);
     let get = |path: &Path, key: &str| {
         let mut value = [0; 100];
         rustix::fs::lgetxattr(path, key, &mut value).map(|length| value[..length].to_vec())
@@ -357,7 +383,8 @@ fn extended_attributes_are_kept() {
     };
     check(mount.dir());
     check(&mount.backing());
-    mount.remount();
+    mount.umount();
+    mount.mount(&["--xattrs"]);
     check(mount.dir());
     // The digest can be read, but is not listed.
     let mut listed = [0; 200];

@@ -61,38 +61,49 @@ fn plant(root: &Path) {
     );
     symlink("sub/folder/big", root.join("link")).unwrap();
     symlink("nowhere", root.join("sub/dangling")).unwrap();
-    let note = rustix::fs::XattrFlags::empty();
-    rustix::fs::lsetxattr(root.join("empty"), "user.note", b"kept", note).unwrap();
     let touch =
         "touch -h -d '2022-02-02 02:02:02.2Z' link sub/dangling sub/folder sub/__pycache__ sub";
     done(Command::new("sh").args(["-c", touch]).current_dir(root));
 }
 
-/// A line for everything below `root`: kind, mode, owner, size, mtime, target, extended attributes, digest of
-/// the content.
-fn facts(root: &Path) -> String {
+/// A line for everything below `root`: kind, mode, owner, size, mtime, target, digest of the content; and with
+/// `xattrs` its extended attributes.
+fn facts(root: &Path, xattrs: bool) -> String {
     let script = "find . -mindepth 1 -path ./.kidafs -prune -o -printf '%P %y %m %U %G %l ' \
         \\( -type d -printf '%T@\\n' -o -printf '%s %T@\\n' \\) | sort; \
-        find . -path ./.kidafs -prune -o -type f -exec sha256sum {} + | sort -k 2; \
-        find . -path ./.kidafs -prune -o -type f -exec getfattr -d -m '^user[.]note$' {} +";
+        find . -path ./.kidafs -prune -o -type f -exec sha256sum {} + | sort -k 2";
+    let attributes =
+        "; find . -path ./.kidafs -prune -o -type f -exec getfattr -d -m '^user[.]note$' {} +";
+    let script = format!("{script}{}", if xattrs { attributes } else { "" });
     let mut command = Command::new("sh");
     done(
         command
-            .args(["-euc", script])
+            .args(["-euc", &script])
             .env("LC_ALL", "C")
             .current_dir(root),
     )
 }
 
-/// Runs `copy` from one directory to another, and compares.
+/// Runs `copy` from one directory to another, and compares; without extended attributes and with them.
 fn copies(copy: &str) {
-    let mut mount = Mount::new(&[]);
+    copies_with(copy, false, &[]);
+    copies_with(copy, true, &["--xattrs"]);
+}
+
+fn copies_with(copy: &str, xattrs: bool, options: &[&str]) {
+    let mut mount = Mount::new(options);
+    let facts = |root: &Path| facts(root, xattrs);
     let (from, back) = (mount.folder().join("from"), mount.folder().join("back"));
     fs::create_dir(&from).unwrap();
     fs::create_dir(&back).unwrap();
     plant(&from);
+    if xattrs {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(from.join("empty"), "user.note", b"kept", flags).unwrap();
+    }
     let expected = facts(&from);
-    assert_eq!(expected.matches('\n').count(), 11 + 6 + 3, "{expected}");
+    let lines = 11 + 6 + if xattrs { 3 } else { 0 };
+    assert_eq!(expected.matches('\n').count(), lines, "{expected}");
     let run = |from: &Path, to: &Path| {
         let mut command = Command::new("sh");
         done(command.args(["-euc", copy]).env("FROM", from).env("TO", to));
@@ -106,7 +117,7 @@ fn copies(copy: &str) {
     assert_eq!(facts(&back), expected, "copied back");
     mount.umount();
     assert_eq!(facts(mount.dir()), expected, "in the plain directory");
-    mount.mount(&[]);
+    mount.mount(options);
     assert_eq!(facts(mount.dir()), expected, "mounted again");
 }
 
@@ -301,7 +312,7 @@ fn entries_are_not_executed_nor_devices_used_nor_set_ids_honoured() {
 #[test]
 fn a_read_only_mount_serves_and_refuses() {
     let mut mount = Mount::prepared(&["--read-only"], plant);
-    let before = facts(mount.dir());
+    let before = facts(mount.dir(), false);
     for command in [
         "touch new",
         "rm empty",
@@ -329,7 +340,7 @@ fn a_read_only_mount_serves_and_refuses() {
             text(&output)
         );
     }
-    assert_eq!(facts(mount.dir()), before);
+    assert_eq!(facts(mount.dir(), false), before);
     assert!(
         kidafs()
             .args(["stats", "--json"])
@@ -340,7 +351,7 @@ fn a_read_only_mount_serves_and_refuses() {
             .success()
     );
     mount.umount();
-    assert_eq!(facts(mount.dir()), before);
+    assert_eq!(facts(mount.dir(), false), before);
 }
 
 #[test]

@@ -164,22 +164,31 @@ pub(super) fn files(dir: &Path) -> anyhow::Result<Vec<Found>> {
 pub(super) struct Unread {
     /// From the cache's root.
     pub(super) path: PathBuf,
-    /// On a mount: its number there.
-    inode: Option<u64>,
+    /// On a mount: its number there, and where its content is.
+    served: Option<(u64, Place)>,
 }
 
 impl Unread {
-    /// Opens it. On a mount that is by its inode's number, where this user may; on a plain directory
-    /// without touching its access time, likewise.
+    /// Whether a daemon keeps its content on disk.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self.served, Some((_, Place::Memory | Place::Disk)))
+    }
+
+    /// Opens it. On a plain directory that is without touching its access time, where this user may; on a mount
+    /// by its inode's number, likewise, and reading it goes past all caches to the disk, where the daemon
+    /// compares it with its digest: EIO if it does not match.
     pub(super) fn open(&self, target: &Target) -> io::Result<File> {
-        if let Some(inode) = self.inode {
-            let numbers = target.hidden_path(BY_INODE);
-            match open_quietly(&numbers.join(inode.to_string())) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-                opened => return opened,
+        let path = target.dir.join(&self.path);
+        let Some((inode, _)) = self.served else {
+            return open_quietly(&path);
+        };
+        let numbers = target.hidden_path(BY_INODE);
+        match open_for(&numbers.join(inode.to_string()), OFlags::DIRECT) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                open_for(&path, OFlags::DIRECT)
             }
+            opened => opened,
         }
-        open_quietly(&target.dir.join(&self.path))
     }
 }
 
@@ -193,14 +202,14 @@ pub(super) fn unread(target: &Target) -> anyhow::Result<Vec<Unread>> {
             .into_iter()
             .map(|row| Unread {
                 path: row.path.into(),
-                inode: Some(row.inode),
+                served: Some((row.inode, row.tier)),
             })
             .collect(),
         None => files(&target.dir)?
             .into_iter()
             .map(|found| Unread {
                 path: found.path,
-                inode: None,
+                served: None,
             })
             .collect(),
     };
@@ -215,8 +224,12 @@ fn vanished(error: &io::Error) -> bool {
 /// Opens a file to be read, if possible without a trace: the access time of a plain cache says when
 /// an entry was last used.
 pub(super) fn open_quietly(path: &Path) -> io::Result<File> {
+    open_for(path, OFlags::empty())
+}
+
+fn open_for(path: &Path, flags: OFlags) -> io::Result<File> {
     // Without NONBLOCK a fifo would hold this process up.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     // Only the owner may ask for that.
     let file = rustix::fs::open(path, flags | OFlags::NOATIME, Mode::empty())
         .or_else(|_| rustix::fs::open(path, flags, Mode::empty()))?;

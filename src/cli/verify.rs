@@ -71,28 +71,33 @@ impl Verify {
             with_digest: 0,
             bad: Vec::new(),
         };
+        let stats = target.hidden_json::<Stats>("stats.json")?;
+        let daemon_has_digests = stats.is_some_and(|stats| stats.digests);
         let mut aside = set_aside(&target)?;
         for file in &files {
             let path = target.dir.join(&file.path);
             let found = file.open(&target).and_then(|content| {
+                let mut checked = check(content, &path, &pattern)?;
+                checked.with_digest |= daemon_has_digests && file.is_kept();
                 facts.checked += 1;
-                check(content, &path, &pattern)
+                Ok(checked)
             });
             let problem = match found {
                 Ok(checked) => {
                     facts.with_digest += u64::from(checked.with_digest);
                     checked.problem
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    // Unless it is that, it was evicted or replaced meanwhile.
+                Err(error) => {
                     let now = set_aside(&target)?;
                     let this = now > aside;
                     aside = now;
+                    // Unless it is that, it was evicted or replaced meanwhile.
+                    if !this && !is_gone(&error) {
+                        return Err(error)
+                            .with_context(|| format!("cannot read {}", path.display()));
+                    }
                     facts.checked += u64::from(this);
                     this.then(|| SET_ASIDE.to_owned())
-                }
-                Err(error) => {
-                    return Err(error).with_context(|| format!("cannot read {}", path.display()));
                 }
             };
             progress.inc(1);
@@ -130,6 +135,11 @@ impl Verify {
     }
 }
 
+fn is_gone(error: &io::Error) -> bool {
+    let stale = Errno::STALE.raw_os_error();
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(stale)
+}
+
 /// The daemon checks what it is asked for before this command can.
 const SET_ASIDE: &str = "it is corrupt, so the daemon has set it aside";
 
@@ -156,7 +166,8 @@ struct Checked {
     problem: Option<String>,
 }
 
-/// Checks one file. What another engine wrote is only compared with its digest.
+/// Checks one file. What another engine wrote is only compared with its digest; on a mount the daemon does that
+/// while it is read.
 fn check(mut file: File, path: &Path, pattern: &Pattern) -> io::Result<Checked> {
     let expected = stored_digest(&file)?;
     let is_entry = path
@@ -169,9 +180,7 @@ fn check(mut file: File, path: &Path, pattern: &Pattern) -> io::Result<Checked> 
         digester.update(&content);
         problem_of(&content)
     } else {
-        if expected.is_some() {
-            digest_rest(&mut file, &mut digester)?;
-        }
+        digest_rest(&mut file, &mut digester)?;
         None
     };
     let with_digest = expected.is_some();

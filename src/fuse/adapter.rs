@@ -24,6 +24,10 @@ use crate::vfs::{
     Vfs,
 };
 
+/// 'Never ask again': the kernel then answers EOPNOTSUPP by itself (Linux, fs/fuse/xattr.c). Else it asks before
+/// the first write to each file, for `security.capability`, and `ls -l` twice for each file.
+const NO_XATTRS: Errno = Errno::ENOSYS;
+
 /// Requests that may wait for the disk at the same time.
 const WAITING: usize = 4;
 
@@ -336,12 +340,21 @@ impl Filesystem for Adapter {
         _handle: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let _handled = self.request(Operation::Read);
         let ino = ino.0;
+        // A program that goes past the caches wants to know what is on the medium.
+        if offset == 0 && flags.0 & libc::O_DIRECT != 0 {
+            let replies = self.replies.clone();
+            return self.waiting.run(move || {
+                let checked = replies.vfs.check_again(ino);
+                let read = || replies.vfs.read(ino, offset, size, Patience::Any);
+                replies.data(checked.and_then(|()| read()), reply);
+            });
+        }
         match self.vfs.read(ino, offset, size, Patience::None) {
             Err(error) if would_wait(&error) => {
                 let replies = self.replies.clone();
@@ -503,6 +516,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let _handled = self.request(Operation::Setxattr);
+        if !self.vfs.config().xattrs {
+            return reply.error(NO_XATTRS);
+        }
         let flags = u32::try_from(flags).unwrap_or(0);
         self.replies.done(
             Operation::Setxattr,
@@ -520,6 +536,9 @@ impl Filesystem for Adapter {
         reply: ReplyXattr,
     ) {
         let _handled = self.request(Operation::Getxattr);
+        if !self.vfs.config().xattrs {
+            return reply.error(NO_XATTRS);
+        }
         self.replies.xattr(
             Operation::Getxattr,
             self.vfs.xattr(ino.0, name),
@@ -530,6 +549,9 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let _handled = self.request(Operation::Listxattr);
+        if !self.vfs.config().xattrs {
+            return reply.error(NO_XATTRS);
+        }
         let joined = self.vfs.xattrs(ino.0).map(|keys| {
             keys.iter()
                 .flat_map(|key| key.as_encoded_bytes().iter().copied().chain([0]))
@@ -541,6 +563,9 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let _handled = self.request(Operation::Removexattr);
+        if !self.vfs.config().xattrs {
+            return reply.error(NO_XATTRS);
+        }
         self.replies.done(
             Operation::Removexattr,
             self.vfs.remove_xattr(ino.0, name),

@@ -152,7 +152,7 @@ impl Vfs {
     ///
     /// The file is found by its name, which a commit, an eviction or a rename may give to another file at
     /// any time. So names are locked, or shown afterwards to have stayed as they were.
-    fn load(&self, node: &Node, patience: Patience) -> Result<Option<Committed>> {
+    pub(super) fn load(&self, node: &Node, patience: Patience) -> Result<Option<Committed>> {
         if let Some(place) = node.place()
             && let Some(folder) = place.parent.folder()
             && let Some(sequence) = folder.stable_sequence()

@@ -36,6 +36,25 @@ impl Vfs {
         }
     }
 
+    /// Checks committed content against its digest once more, as it is on disk now, whatever is kept in memory.
+    ///
+    /// # Errors
+    /// EIO if it is corrupt, and has been set aside; ESTALE; those of the backing filesystem.
+    pub fn check_again(&self, ino: u64) -> Result<()> {
+        let node = self.node(ino)?;
+        if node.content().is_none() || is_buffered(&node) {
+            return Ok(());
+        }
+        match self.load(&node, Patience::Any) {
+            Err(Error::CORRUPT) => {
+                self.quarantine(&node);
+                Err(Error::CORRUPT)
+            }
+            Err(error) => Err(error),
+            Ok(_) => Ok(()),
+        }
+    }
+
     /// Sets a corrupt file aside: out of the tree, into the private folder, counted and logged once.
     pub(super) fn quarantine(&self, node: &Arc<Node>) {
         if let Err(error) = self.set_aside(node) {

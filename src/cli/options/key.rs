@@ -110,7 +110,7 @@ macro_rules! switch {
 }
 
 /// Every option of a mount, in the order of the help.
-pub(crate) static KEYS: [Key; 22] = [
+pub(crate) static KEYS: [Key; 23] = [
     Key {
         name: BACKING,
         value_name: Some("DIR"),
@@ -218,6 +218,11 @@ pub(crate) static KEYS: [Key; 22] = [
     },
     switch!("read-only", read_only, "Serve without writes"),
     switch!("allow-other", allow_other, "Let other users in"),
+    switch!(
+        "xattrs",
+        xattrs,
+        "Serve extended attributes, for which the kernel then asks often"
+    ),
     switch!("warm", warm, "Load every entry at mount"),
     key!(
         "threads",
@@ -233,7 +238,7 @@ pub(crate) static KEYS: [Key; 22] = [
         value::time,
         value::show_time,
         Some("TIME"),
-        "How long to poll after the last request of a burst; 0 for not at all"
+        "How long to poll after the last request of a burst where no CPU-latency request is held; 0 for not at all"
     ),
     key!(
         "latency",

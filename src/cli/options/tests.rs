@@ -109,6 +109,7 @@ fn every_layer_sets_every_option() {
         ("pattern", "x_{version}_{name}_{hash}.bin"),
         ("read-only", "true"),
         ("allow-other", "true"),
+        ("xattrs", "true"),
         ("warm", "true"),
         ("threads", "5"),
         ("poll", "1ms"),
