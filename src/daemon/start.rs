@@ -16,12 +16,18 @@ use sd_notify::NotifyState;
 
 use super::role;
 
-/// What glibc's allocator gives back to the system as soon as it is freed, in bytes (mallopt(3),
-/// `M_MMAP_THRESHOLD`). Left to itself it raises that to the size of what it has seen, and so keeps
-/// what a sweep over many entries needs for a moment. Other allocators ignore it.
-const LARGE_BLOCKS: &str = "MALLOC_MMAP_THRESHOLD_";
-const LARGE: &str = "262144";
 pub use super::role::{Role, Supervisor};
+
+/// How a daemon's allocator is to behave, where that is glibc's (mallopt(3)); others ignore it.
+const ALLOCATOR: [(&str, &str); 3] = [
+    // In bytes, what is given back to the system as soon as it is freed. Left to itself it raises that to the size
+    // of what it has seen, and so keeps what a sweep over many entries needs for a moment.
+    ("MALLOC_MMAP_THRESHOLD_", "262144"),
+    // Further arenas ask the system for every few pages more.
+    ("MALLOC_ARENA_MAX", "1"),
+    // In bytes, how much more than is needed the first one asks for.
+    ("MALLOC_TOP_PAD_", "1048576"),
+];
 
 /// What a daemon tells its starter: a line each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,8 +160,10 @@ pub(super) fn spawn(
     if let Some(name) = std::env::args_os().next() {
         command.arg0(name);
     }
-    if std::env::var_os(LARGE_BLOCKS).is_none() {
-        command.env(LARGE_BLOCKS, LARGE);
+    for (variable, value) in ALLOCATOR {
+        if std::env::var_os(variable).is_none() {
+            command.env(variable, value);
+        }
     }
     let mut child = command
         .args(arguments)
