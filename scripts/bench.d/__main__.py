@@ -40,6 +40,7 @@ WORKLOADS = {
     "a": ("kida", workloads.kida),
     "b": ("start-up", workloads.start_up),
     "c": ("native", workloads.native),
+    "t": ("processes", workloads.processes),
     "d": ("jinja2", workloads.jinja2),
     "e": ("listing", workloads.listing),
     "f": ("dropped", workloads.dropped),

@@ -162,6 +162,17 @@ class Worker:
         engine, keys = self.engine(request)
         return {"times": timed(engine.miss, keys, request.get("passes", 1))}
 
+    def do_rush(self, request):
+        """Hits for so many milliseconds: how many in that time."""
+        engine, keys = self.engine(request)
+        count = 0
+        began = time.perf_counter()
+        end = began + request["milliseconds"] / 1000
+        while (now := time.perf_counter()) < end:
+            timed(engine.hit, keys)
+            count += len(keys)
+        return {"operations": count, "seconds": now - began}
+
     def do_sample(self, request):
         """Writes an entry into a file: content for those who have no engine."""
         cache = Kida(request["dir"], self.code if request["whole"] else compiled(1))

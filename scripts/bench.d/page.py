@@ -94,16 +94,17 @@ def ratios(results: dict) -> str:
 
 
 def throughput(results: dict) -> str:
-    """Hits and stores a second by threads."""
-    native = results.get("native", {})
+    """Hits and stores a second by threads, or processes."""
     rows = []
-    for series in sorted(name for name in native if "a second" in name):
-        found = native[series]
-        rows.append(
-            [series]
-            + [number(summary.spread(found[system]).median) if system in found else "" for system in ALL]
-        )
-    return table(["native client", *ALL], rows)
+    for workload, client in (("native", "native"), ("processes", "kida")):
+        measured = results.get(workload, {})
+        for series in sorted(name for name in measured if "a second" in name):
+            found = measured[series]
+            rows.append(
+                [f"{client}: {series}"]
+                + [number(summary.spread(found[system]).median) if system in found else "" for system in ALL]
+            )
+    return table(["calls a second", *ALL], rows)
 
 
 def flushed(results: dict) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import host
 import systems
 import templates
 from lab import Lab, Series, microseconds
+from partners import Partner
 from systems import KIDAFS, PEERS, PLAIN, Place
 
 ROUND = 40  # entries in a round
@@ -109,6 +112,31 @@ def native(lab: Lab) -> Series:
 
     with lab.systems.places(systems.ALL) as places:
         return lab.interleave(places, 130, measure)
+
+
+def processes(lab: Lab) -> Series:
+    """(t) Hits of 1, 2 and 4 kida processes at a time. Calls a second, over all of them."""
+
+    def measure(place: Place, _: int) -> dict[str, float]:
+        numbers = {}
+        for count in (1, 2, 4):
+            with ThreadPoolExecutor(count) as pool:
+                done = list(pool.map(lambda engine: rush(engine, place), engines[:count]))
+            numbers[f"hits a second, {count} processes"] = sum(one["operations"] / one["seconds"] for one in done)
+        return numbers
+
+    def rush(engine: Partner, place: Place) -> dict:
+        return engine.ask("rush", dir=place.dir, milliseconds=50, **stored)
+
+    stored = {"tag": "rush", "first": 0, "count": ROUND}
+    with contextlib.ExitStack() as stack:
+        engines = [stack.enter_context(Partner(*lab.engine.process.args)) for _ in range(4)]
+        places = stack.enter_context(lab.systems.places(systems.READ))
+        for place in places:
+            lab.engine.ask("store", dir=place.dir, **stored)
+            for engine in engines:
+                rush(engine, place)
+        return lab.interleave(places, 30, measure)
 
 
 def listing(lab: Lab) -> Series:
