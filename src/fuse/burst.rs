@@ -52,7 +52,7 @@ pub struct Bursts {
     polling: AtomicBool,
     /// Requests still to come before polling is tried again.
     backing_off: AtomicU64,
-    /// Nanoseconds since `started`.
+    /// Nanoseconds since `started`; 0: the next request begins a burst.
     last_request: AtomicU64,
     /// When the polling thread last moved to another CPU, in nanoseconds since `started`.
     moved: AtomicU64,
@@ -126,8 +126,8 @@ impl Bursts {
     /// next request without sleeping, for a moment.
     pub fn after_request(&self) {
         let now = self.now();
-        let idle = now.saturating_sub(self.last_request.swap(now, Ordering::Relaxed));
-        if Duration::from_nanos(idle) > BURST_END {
+        let last = self.last_request.swap(now, Ordering::Relaxed);
+        if last == 0 || Duration::from_nanos(now.saturating_sub(last)) > BURST_END {
             self.begin();
         }
         if self.holding.load(Ordering::Relaxed)
@@ -146,31 +146,29 @@ impl Bursts {
 
     fn poll_device(&self) {
         let began = Instant::now();
-        let mut yielded = began;
-        loop {
-            let mut fds = [PollFd::new(&self.device, PollFlags::IN)];
-            let ready = poll(
-                &mut fds,
-                Some(&Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 0,
-                }),
-            );
-            let now = Instant::now();
-            if !matches!(ready, Ok(0)) || now.duration_since(began) >= self.poll {
-                let spent = u64::try_from(now.duration_since(began).as_nanos()).unwrap_or(0);
-                self.polled.fetch_add(spent, Ordering::Relaxed);
-                return;
-            }
+        let mut now = began;
+        while !self.is_readable() && now.duration_since(began) < self.poll {
+            let before = Instant::now();
             rustix::thread::sched_yield();
-            let after = Instant::now();
-            if after.duration_since(now.max(yielded)) > CROWDED && !self.find_room() {
+            now = Instant::now();
+            if now.duration_since(before) > CROWDED && !self.find_room() {
                 self.backing_off.store(BACK_OFF, Ordering::Relaxed);
-                return;
+                break;
             }
-            let after = Instant::now();
-            yielded = after;
         }
+        let spent = u64::try_from(began.elapsed().as_nanos()).unwrap_or(0);
+        self.polled.fetch_add(spent, Ordering::Relaxed);
+    }
+
+    /// Whether a request waits to be read.
+    fn is_readable(&self) -> bool {
+        let mut fds = [PollFd::new(&self.device, PollFlags::IN)];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // What is wrong with the connection is for the reader to find.
+        !matches!(poll(&mut fds, Some(&at_once)), Ok(0))
     }
 
     /// Moves this thread to another CPU, for it is not alone on this one. False: it has just been moved, or
@@ -279,4 +277,71 @@ fn ask_for_no_latency() -> std::io::Result<File> {
     let mut device = File::options().write(true).open(LATENCY_DEVICE)?;
     device.write_all(&0i32.to_ne_bytes())?;
     Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(allowance: Duration, now: Instant) -> State {
+        State {
+            latency: true,
+            request: None,
+            allowance,
+            counted: now,
+            stopped: false,
+        }
+    }
+
+    #[test]
+    fn a_quarter_of_the_time_may_be_held_and_so_long_at_a_stretch() {
+        let now = Instant::now();
+        let mut used_up = state(Duration::ZERO, now);
+        used_up.refill(now + Duration::from_secs(40));
+        assert_eq!(used_up.allowance, Duration::from_secs(10));
+        used_up.refill(now + Duration::from_secs(3600));
+        assert_eq!(used_up.allowance, HOLD_STRETCH);
+    }
+
+    #[test]
+    fn what_was_held_is_taken_from_the_allowance() {
+        let now = Instant::now();
+        let (device, _) = rustix::pipe::pipe().unwrap();
+        let bursts = Bursts::new(device, Duration::ZERO, true);
+        let mut state = state(HOLD_STRETCH, now);
+        let file = File::open("/dev/null").unwrap();
+        state.request = Some((file, now));
+        bursts.give_back(&mut state, now + Duration::from_secs(20));
+        assert!(state.request.is_none());
+        assert_eq!(state.allowance, HOLD_STRETCH - Duration::from_secs(20));
+        assert_eq!(bursts.held_seconds(), 20.0);
+    }
+
+    #[test]
+    fn polling_ends_with_a_request_and_at_its_limit() {
+        let (device, end) = rustix::pipe::pipe().unwrap();
+        let poll = Duration::from_millis(20);
+        let bursts = Bursts::new(device, poll, false);
+        bursts.after_request();
+        let nothing_came = bursts.polled_seconds();
+        // Sooner if somebody else wants this CPU.
+        assert!(nothing_came > 0.0);
+        rustix::io::write(&end, b"x").unwrap();
+        bursts.backing_off.store(0, Ordering::Relaxed);
+        bursts.after_request();
+        assert!(bursts.polled_seconds() - nothing_came < poll.as_secs_f64());
+    }
+
+    #[test]
+    fn whoever_backs_off_does_not_poll_for_some_requests() {
+        let (device, _end) = rustix::pipe::pipe().unwrap();
+        let bursts = Bursts::new(device, Duration::from_millis(1), false);
+        bursts.backing_off.store(BACK_OFF, Ordering::Relaxed);
+        for _ in 0..BACK_OFF {
+            bursts.after_request();
+        }
+        assert_eq!(bursts.polled_seconds(), 0.0);
+        bursts.after_request();
+        assert!(bursts.polled_seconds() > 0.0);
+    }
 }
