@@ -3,6 +3,7 @@
 
 mod adapter;
 mod burst;
+mod callbacks;
 mod capabilities;
 mod convert;
 mod notifier;
