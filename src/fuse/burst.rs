@@ -199,6 +199,8 @@ impl Bursts {
         let now = Instant::now();
         state.refill(now);
         if state.allowance < BURST_END {
+            // The next request asks again: a burst need not pause for that.
+            self.last_request.store(0, Ordering::Relaxed);
             return;
         }
         match ask_for_no_latency() {
@@ -315,6 +317,17 @@ mod tests {
         assert!(state.request.is_none());
         assert_eq!(state.allowance, HOLD_STRETCH - Duration::from_secs(20));
         assert_eq!(bursts.held_seconds(), 20.0);
+    }
+
+    #[test]
+    fn what_goes_on_beyond_the_allowance_asks_again_with_each_request() {
+        let (device, _end) = rustix::pipe::pipe().unwrap();
+        let bursts = Bursts::new(device, Duration::ZERO, true);
+        bursts.state.lock().allowance = Duration::ZERO;
+        bursts.state.lock().counted = Instant::now();
+        bursts.after_request();
+        assert_eq!(bursts.last_request.load(Ordering::Relaxed), 0);
+        assert!(!bursts.holding.load(Ordering::Relaxed));
     }
 
     #[test]
