@@ -8,25 +8,28 @@ mod entries;
 mod live;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use entries::{content, name};
 use live::{Live, store, until};
 use rustix::process::Signal;
 
+/// A mount whose entries are written later, and the directory they are written to.
+fn asynchronous(folder: &Path) -> (Live, PathBuf) {
+    let backing = folder.join("backing");
+    let option = backing.to_str().unwrap();
+    let options = ["--backing", option, "--durability", "async"];
+    (Live::start(&folder.join("cache"), &options), backing)
+}
+
 #[test]
 fn async_an_entry_is_served_at_once_and_written_within_the_delay() {
     let folder = live::folder();
-    let (dir, backing) = (folder.path().join("cache"), folder.path().join("backing"));
-    let options = [
-        "--backing",
-        backing.to_str().unwrap(),
-        "--durability",
-        "async",
-    ];
-    let live = Live::start(&dir, &options);
+    let (live, backing) = asynchronous(folder.path());
+    let dir = live.dir();
     let entry = name("a.html", 1);
-    store(&dir, &entry, &content(1, 10_000)).unwrap();
+    store(dir, &entry, &content(1, 10_000)).unwrap();
     assert!(!backing.join(&entry).exists(), "it was not left for later");
     assert_eq!(fs::read(dir.join(&entry)).unwrap(), content(1, 10_000));
     // The stated delay is a second of quiet; the rest is for a machine that is busy.
@@ -40,14 +43,8 @@ fn async_an_entry_is_served_at_once_and_written_within_the_delay() {
 #[test]
 fn async_what_a_program_has_flushed_is_written_by_the_rename() {
     let folder = live::folder();
-    let (dir, backing) = (folder.path().join("cache"), folder.path().join("backing"));
-    let options = [
-        "--backing",
-        backing.to_str().unwrap(),
-        "--durability",
-        "async",
-    ];
-    let live = Live::start(&dir, &options);
+    let (live, backing) = asynchronous(folder.path());
+    let dir = live.dir();
     let entry = name("a.html", 1);
     let temporary = dir.join(format!("{entry}.abcdefgh.tmp"));
     fs::write(&temporary, content(1, 10_000)).unwrap();
