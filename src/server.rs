@@ -20,8 +20,9 @@ use crate::daemon::role::Role;
 use crate::daemon::serve::{self, Ended, ServeError, Service};
 use crate::daemon::signals::{HangUp, Signals};
 use crate::daemon::start::Start;
-use crate::fuse::{Adapter, Bursts, Notifier, Readers};
+use crate::fuse::{Adapter, Notifier};
 use crate::vfs::{self, About, Notices, Vfs};
+use crate::wakeup::{Bursts, Readers};
 
 /// Why nothing is, or was, served. Each is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]

@@ -13,9 +13,9 @@ use std::fs;
 use std::path::Path;
 
 use common::python::{Oracle, dir_arg, hex, unhex};
-use kidafs::cache::{BytecodeCache, Cached, Parts, Stored};
 use kidafs::format::name::flat_name;
 use kidafs::format::{Entry, Format, Pattern, hash_source, marshal};
+use kidafs::kida::{BytecodeCache, Cached, Parts, Stored};
 use serde_json::{Value, json};
 
 /// Templates of more than fifty shapes, and those of the project if there are any.

@@ -15,9 +15,9 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use common::python::{Oracle, dir_arg};
-use kidafs::cache::BytecodeCache;
 use kidafs::clock::SystemClock;
 use kidafs::format::{NameError, Pattern, VersionTag, hash_file, hash_source};
+use kidafs::kida::BytecodeCache;
 use serde_json::json;
 
 /// The names that bite.

@@ -9,9 +9,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use kidafs::cache::{BytecodeCache, DEFAULT_MAX_AGE, Parts, SetError, Stats, Stored};
 use kidafs::clock::{ManualClock, SystemClock};
 use kidafs::format::{Engine, Entry, Format, NameError, Pattern, hash_source};
+use kidafs::kida::{BytecodeCache, DEFAULT_MAX_AGE, Parts, SetError, Stats, Stored};
 use tempfile::TempDir;
 
 /// A marshalled code object: `compile("", "t.html", "exec")`, reduced to what must be there.

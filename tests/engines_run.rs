@@ -20,8 +20,8 @@ use common::daemon::folder;
 use common::mount::{Mount, done, kidafs, text};
 use common::python::{Oracle, dir_arg, unhex};
 use common::situation::{AS_NOBODY, USUAL_DEVICE, is_in, is_root, run_test_in};
-use kidafs::cache::BytecodeCache;
 use kidafs::format::Pattern;
+use kidafs::kida::BytecodeCache;
 use serde_json::{Value, json};
 
 /// One run of an engine with its cache in `dir`: the report that `tests/python/report.py` describes.

@@ -5,10 +5,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kidafs::cache::BytecodeCache;
 use kidafs::format::marshal::describe;
 use kidafs::format::warnings::parse_warnings;
 use kidafs::format::{Entry, Format, Pattern};
+use kidafs::kida::BytecodeCache;
 
 fn fixture(release: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))

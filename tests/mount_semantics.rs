@@ -29,7 +29,7 @@ fn what_the_semantics_name_of_these_tests_exists() {
     let mut checked = 0;
     for (file, test) in references(&text) {
         // Beside the code only where a mount would have to be watched for minutes.
-        let places = [format!("tests/{file}.rs"), format!("src/fuse/{file}.rs")];
+        let places = [format!("tests/{file}.rs"), format!("src/wakeup/{file}.rs")];
         let mut sources = places
             .map(|place| fs::read_to_string(root.join(place)))
             .into_iter();

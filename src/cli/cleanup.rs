@@ -14,9 +14,10 @@ use super::clear::not_removed;
 use super::print::{self, Side, Table};
 use super::target::Target;
 use super::{Outcome, Output};
-use crate::cache::{BytecodeCache, Victim};
 use crate::clock::{Clock, SystemClock};
 use crate::format::Pattern;
+use crate::kida::{BytecodeCache, Victim};
+use crate::layout::ENTRIES_JSONL;
 use crate::stats::{EntryRow, time_of, unix_seconds};
 
 const DAY_SECONDS: u64 = 24 * 3600;
@@ -44,7 +45,7 @@ pub(super) struct Cleanup {
 /// What the engine's `cleanup` removes. On a mount the daemon's own list tells it, because looking at
 /// an entry is what the daemon counts as its use.
 fn victims(target: &Target, age: Duration) -> anyhow::Result<Vec<Victim>> {
-    let Some(rows) = target.hidden_lines::<EntryRow>("entries.jsonl")? else {
+    let Some(rows) = target.hidden_lines::<EntryRow>(ENTRIES_JSONL)? else {
         return BytecodeCache::existing(&target.dir, Pattern::default())
             .victims(age, &SystemClock)
             .with_context(|| format!("cannot list {}", target.dir.display()));

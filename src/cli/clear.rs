@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::target::Target;
 use super::{Outcome, Output, print};
-use crate::cache::BytecodeCache;
 use crate::format::name::{is_counted, is_counted_for};
 use crate::format::{Pattern, VersionTag};
+use crate::kida::BytecodeCache;
 
 /// Remove all entries, and print their number
 #[derive(Args)]

@@ -10,8 +10,8 @@ use clap::Args;
 use super::hash;
 use super::options::{self, MountOptions};
 use super::target::Target;
-use crate::cache::BytecodeCache;
 use crate::format::{Pattern, VersionTag};
+use crate::kida::BytecodeCache;
 
 /// Names one entry, as the engine does.
 #[derive(Args)]

@@ -12,10 +12,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::target::Target;
 use crate::format::{Format, Pattern};
-use crate::stats::{BY_INODE, EntryRow, Place, time_of};
-
-/// The folder in a cache's root that is none of the engine's business.
-const PRIVATE: &str = ".kidafs";
+use crate::layout::{BY_INODE, ENTRIES_JSONL, PRIVATE_DIR};
+use crate::stats::{EntryRow, Place, time_of};
 
 /// A file in a cache.
 #[derive(Debug, Clone)]
@@ -64,7 +62,7 @@ impl Name {
 /// # Errors
 /// When a folder cannot be read.
 pub(super) fn rows(target: &Target, pattern: &Pattern) -> anyhow::Result<Vec<Row>> {
-    let mut rows = match target.hidden_lines::<EntryRow>("entries.jsonl")? {
+    let mut rows = match target.hidden_lines::<EntryRow>(ENTRIES_JSONL)? {
         Some(listed) => listed
             .into_iter()
             .map(|entry| from_daemon(entry, pattern))
@@ -139,7 +137,7 @@ pub(super) fn files(dir: &Path) -> anyhow::Result<Vec<Found>> {
         for entry in entries {
             let entry = entry.with_context(|| format!("cannot list {}", path.display()))?;
             let relative = folder.join(entry.file_name());
-            if relative == OsStr::new(PRIVATE) {
+            if relative == OsStr::new(PRIVATE_DIR) {
                 continue;
             }
             match entry.metadata() {
@@ -197,7 +195,7 @@ impl Unread {
 /// # Errors
 /// When a folder cannot be read.
 pub(super) fn unread(target: &Target) -> anyhow::Result<Vec<Unread>> {
-    let mut all: Vec<Unread> = match target.hidden_lines::<EntryRow>("entries.jsonl")? {
+    let mut all: Vec<Unread> = match target.hidden_lines::<EntryRow>(ENTRIES_JSONL)? {
         Some(rows) => rows
             .into_iter()
             .map(|row| Unread {

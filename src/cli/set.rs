@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::entry::EntryArgs;
 use super::{Outcome, Output, hash, print};
-use crate::cache::{Parts, Stored};
+use crate::kida::{Parts, Stored};
 
 /// Store an entry whose sections are in files
 #[derive(Args)]

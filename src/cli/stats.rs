@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use super::target::Target;
 use super::{Outcome, Output, print};
-use crate::cache::{BytecodeCache, Stats as Counted};
 use crate::format::Pattern;
+use crate::kida::{BytecodeCache, Stats as Counted};
+use crate::layout::{ENTRIES_JSONL, METRICS, STATS_JSON};
 use crate::stats::{EntryRow, Histogram, Stats as Daemon, Tier};
 
 /// Show what is in a cache and, on a mount, what happens there
@@ -82,7 +83,7 @@ impl Stats {
 
     fn print_metrics(&self, out: Output<'_>) -> Outcome {
         let target = Target::open_mount(&self.dir)?;
-        let Some(metrics) = target.hidden("metrics")? else {
+        let Some(metrics) = target.hidden(METRICS)? else {
             bail!(
                 "the daemon of {} has no metrics: mount again with this version",
                 self.dir.display()
@@ -122,7 +123,7 @@ impl Stats {
             file_count: counted.file_count,
             total_bytes: counted.total_bytes,
             mounted: target.mount.is_some(),
-            daemon: target.hidden_json("stats.json")?,
+            daemon: target.hidden_json(STATS_JSON)?,
         })
     }
 
@@ -154,7 +155,7 @@ impl Stats {
 /// What the engine's `stats()` gives. On a mount it comes from the daemon's own list, because
 /// looking at an entry is what the daemon counts as its use.
 fn count(target: &Target) -> anyhow::Result<Counted> {
-    let Some(rows) = target.hidden_lines::<EntryRow>("entries.jsonl")? else {
+    let Some(rows) = target.hidden_lines::<EntryRow>(ENTRIES_JSONL)? else {
         return BytecodeCache::existing(&target.dir, Pattern::default())
             .stats()
             .with_context(|| format!("cannot list {}", target.dir.display()));

@@ -20,6 +20,7 @@ use super::{Outcome, Output};
 use crate::config::{Config, Setting};
 use crate::evict::{self, EntryInfo, Free, Kind, Limits};
 use crate::format::Pattern;
+use crate::layout::{ENTRIES_JSONL, STATS_JSON};
 use crate::stats::{EntryRow, Place, Stats, time_of};
 
 /// Make the evictor of a mount run now, and return when it has
@@ -136,8 +137,8 @@ impl Sweep {
         let dir = self.dir.display();
         let (Some(settings), Some(rows), Some(stats)) = (
             target.settings()?,
-            target.hidden_lines::<EntryRow>("entries.jsonl")?,
-            target.hidden_json::<Stats>("stats.json")?,
+            target.hidden_lines::<EntryRow>(ENTRIES_JSONL)?,
+            target.hidden_json::<Stats>(STATS_JSON)?,
         ) else {
             bail!("the daemon of {dir} does not list its entries: mount again with this version");
         };
@@ -174,7 +175,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 fn stats(target: &Target) -> anyhow::Result<Stats> {
-    let stats = target.hidden_json("stats.json")?;
+    let stats = target.hidden_json(STATS_JSON)?;
     stats.with_context(|| {
         format!(
             "the daemon of {} does not count its sweeps: mount again with this version",

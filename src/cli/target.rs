@@ -12,9 +12,7 @@ use super::options;
 use crate::config::Setting;
 use crate::daemon::mountpoint::{self, State};
 use crate::format::Pattern;
-
-/// The hidden folder in a mount's root.
-const HIDDEN: &str = ".kidafs";
+use crate::layout::{CONFIG_JSON, PRIVATE_DIR};
 
 /// More than any of the hidden files can hold: 100,000 entries of 1 KiB.
 const MOST_BYTES: u64 = 1 << 30;
@@ -85,7 +83,7 @@ impl Target {
 
     /// The path of a file in the mount's hidden folder.
     pub(super) fn hidden_path(&self, name: impl AsRef<Path>) -> PathBuf {
-        self.dir.join(HIDDEN).join(name)
+        self.dir.join(PRIVATE_DIR).join(name)
     }
 
     /// The text of a file in the mount's hidden folder; `None` on a plain directory or where the
@@ -142,7 +140,7 @@ impl Target {
     pub(super) fn settings(
         &self,
     ) -> anyhow::Result<Option<std::collections::BTreeMap<String, Setting>>> {
-        self.hidden_json("config.json")
+        self.hidden_json(CONFIG_JSON)
     }
 
     /// The entry name pattern: the given one, the daemon's, or the one that variables and files

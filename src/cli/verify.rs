@@ -17,6 +17,7 @@ use super::{Outcome, Output, print};
 use crate::evict::Reason;
 use crate::format::warnings::parse_warnings;
 use crate::format::{Entry, Pattern, marshal, pickle};
+use crate::layout::STATS_JSON;
 use crate::stats::Stats;
 use crate::tier::{DIGEST_XATTR, Digest, Digester};
 
@@ -71,7 +72,7 @@ impl Verify {
             with_digest: 0,
             bad: Vec::new(),
         };
-        let stats = target.hidden_json::<Stats>("stats.json")?;
+        let stats = target.hidden_json::<Stats>(STATS_JSON)?;
         let daemon_has_digests = stats.is_some_and(|stats| stats.digests);
         let mut aside = set_aside(&target)?;
         for file in &files {
@@ -145,7 +146,7 @@ const SET_ASIDE: &str = "it is corrupt, so the daemon has set it aside";
 
 /// How many files the daemon has found corrupt; 0 on a plain directory.
 fn set_aside(target: &Target) -> anyhow::Result<u64> {
-    let stats = target.hidden_json::<Stats>("stats.json")?;
+    let stats = target.hidden_json::<Stats>(STATS_JSON)?;
     let corrupt = stats.and_then(|stats| stats.evictions.get(&Reason::Corrupt).copied());
     Ok(corrupt.unwrap_or(0))
 }

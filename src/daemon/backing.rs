@@ -15,12 +15,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::mountpoint;
-
-/// The private folder in a backing directory.
-pub const PRIVATE: &str = ".kidafs";
-
-/// The file in [`PRIVATE`] that a daemon holds locked while it serves the directory.
-pub const LOCK: &str = "lock";
+use crate::layout::{LOCK, PRIVATE_DIR};
 
 /// Mode of every directory made here: its owner's alone.
 const OWN: u32 = 0o700;
@@ -239,8 +234,8 @@ fn check(path: &Path, stat: &Stat, sharing: Sharing) -> Result<(), BackingError>
 }
 
 fn open_private(path: &Path, directory: BorrowedFd<'_>) -> Result<OwnedFd, BackingError> {
-    let path = path.join(PRIVATE);
-    match rustix::fs::mkdirat(directory, PRIVATE, Mode::RWXU) {
+    let path = path.join(PRIVATE_DIR);
+    match rustix::fs::mkdirat(directory, PRIVATE_DIR, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         // Read-only, but an earlier mount may have left it.
         Err(Errno::ROFS) => {}
@@ -248,7 +243,7 @@ fn open_private(path: &Path, directory: BorrowedFd<'_>) -> Result<OwnedFd, Backi
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let private =
-        rustix::fs::openat(directory, PRIVATE, flags, Mode::empty()).map_err(|errno| {
+        rustix::fs::openat(directory, PRIVATE_DIR, flags, Mode::empty()).map_err(|errno| {
             let path = path.clone();
             match errno {
                 // O_DIRECTORY with O_NOFOLLOW says ENOTDIR of a symbolic link.
@@ -281,7 +276,7 @@ fn open_private(path: &Path, directory: BorrowedFd<'_>) -> Result<OwnedFd, Backi
 /// Takes the lock. It is the kernel's (flock), so that a dead daemon's lock is gone with it and
 /// what is written in the file is for people only.
 fn lock(path: &Path, private: BorrowedFd<'_>) -> Result<File, BackingError> {
-    let file_path = path.join(PRIVATE).join(LOCK);
+    let file_path = path.join(PRIVATE_DIR).join(LOCK);
     let error = |errno| BackingError::new(&file_path, "lock", errno);
     let planted = |reason| BackingError::Planted {
         path: file_path.clone(),

@@ -4,13 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use fuser::ReplyEmpty;
 
-use super::burst::Bursts;
 use super::capabilities::Capabilities;
 use super::numbers::Numbers;
-use super::pool::Pool;
-use super::readers::Readers;
 use super::replies::Replies;
 use crate::vfs::{Operation, Result, Supplement, Vfs};
+use crate::wakeup::Bursts;
+use crate::wakeup::Pool;
+use crate::wakeup::Readers;
 
 /// Requests that may wait for the disk at the same time.
 const WAITING: usize = 4;

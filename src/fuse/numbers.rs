@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::burst::Bursts;
 use super::capabilities::Capabilities;
 use crate::stats::Stats;
 use crate::vfs::Supplement;
+use crate::wakeup::Bursts;
 
 /// The kernel's side of the statistics.
 #[derive(Debug)]

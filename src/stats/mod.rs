@@ -158,17 +158,13 @@ impl Histogram {
     }
 }
 
-/// The folder beside these files in which each file of the mount opens by its inode's number, which
-/// does not count as its use. Only the owner of the mount's root may search it.
-pub const BY_INODE: &str = "by-inode";
-
 /// A line of `entries.jsonl`: one file.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EntryRow {
     /// From the mount's root. What is not UTF-8 in it is replaced.
     pub path: String,
-    /// Its number while the daemon lives; never another file's. [`BY_INODE`] opens it by that.
+    /// Its number while the daemon lives; never another file's. [`BY_INODE`](crate::layout::BY_INODE) opens it by that.
     pub inode: u64,
     /// Content.
     pub size_bytes: u64,

@@ -19,15 +19,7 @@ use super::draft::{Draft, Drafts, Publish};
 use super::found::{Found, FoundKind, found, mode, timestamps};
 use super::quarantine::Quarantine;
 use super::xattr;
-
-/// The private folder in the root of a backing directory.
-pub const PRIVATE_DIR: &str = ".kidafs";
-
-/// Its subfolder for backing files that have no name yet, where the filesystem lacks `O_TMPFILE`.
-const DRAFTS_DIR: &str = "tmp";
-
-/// Its subfolder for files whose content is wrong.
-const QUARANTINE_DIR: &str = "quarantine";
+use crate::layout::{DRAFTS_DIR, PRIVATE_DIR, QUARANTINE_DIR};
 
 /// What the disk tier is about to do; see [`Faults`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,7 +11,7 @@ mod quarantine;
 mod xattr;
 
 pub use digest::{DIGEST_XATTR, Digest, Digester};
-pub use disk::{Directory, DiskFile, DiskTier, Faults, PRIVATE_DIR, Patience, Stamp, Step};
+pub use disk::{Directory, DiskFile, DiskTier, Faults, Patience, Stamp, Step};
 pub use draft::{Draft, Publish};
 pub use found::{Found, FoundKind};
 pub use memory::MemoryTier;

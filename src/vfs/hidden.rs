@@ -17,7 +17,7 @@ use super::node::{Body, Node};
 use super::notice::Notice;
 use super::readdir::DirEntry;
 use super::{ROOT, Vfs};
-use crate::stats::BY_INODE;
+use crate::layout::{BY_INODE, CONFIG_JSON, ENTRIES_JSONL, METRICS, PID, STATS_JSON};
 use crate::tier::Patience;
 
 /// The folder's own inode number.
@@ -27,13 +27,7 @@ const NUMBERS: u64 = 3;
 /// The first number for everything else.
 pub(super) const FIRST_FREE_INO: u64 = 4;
 
-const FILES: [&str; 5] = [
-    "config.json",
-    "entries.jsonl",
-    "metrics",
-    "pid",
-    "stats.json",
-];
+const FILES: [&str; 5] = [CONFIG_JSON, ENTRIES_JSONL, METRICS, PID, STATS_JSON];
 
 impl Vfs {
     pub(super) fn is_in_hidden(&self, ino: u64) -> bool {
@@ -148,11 +142,11 @@ impl Vfs {
 
     fn generate(&self, name: &OsStr) -> Option<Vec<u8>> {
         match name.to_str()? {
-            "pid" => Some(format!("{}\n", std::process::id()).into_bytes()),
-            "stats.json" => Some(self.stats_json()),
-            "config.json" => Some(self.config_json()),
-            "metrics" => Some(self.metrics()),
-            "entries.jsonl" => Some(self.entries_jsonl()),
+            PID => Some(format!("{}\n", std::process::id()).into_bytes()),
+            STATS_JSON => Some(self.stats_json()),
+            CONFIG_JSON => Some(self.config_json()),
+            METRICS => Some(self.metrics()),
+            ENTRIES_JSONL => Some(self.entries_jsonl()),
             _ => None,
         }
     }

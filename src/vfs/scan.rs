@@ -11,7 +11,8 @@ use super::attr::{Attr, BLOCK};
 use super::error::Result;
 use super::node::{Body, Content, Folder, Name, Node, Place};
 use super::{ROOT, Vfs};
-use crate::tier::{Found, FoundKind, PRIVATE_DIR};
+use crate::layout::PRIVATE_DIR;
+use crate::tier::{Found, FoundKind};
 
 pub(super) fn attr_of(found: &Found) -> Attr {
     Attr {

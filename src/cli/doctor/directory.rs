@@ -12,6 +12,7 @@ use crate::cli::print;
 use crate::cli::target::Target;
 use crate::config::Config;
 use crate::daemon::mountpoint::{self, State};
+use crate::layout::STATS_JSON;
 use crate::stats::Stats;
 use crate::tier::DIGEST_XATTR;
 
@@ -95,7 +96,7 @@ fn owner(dir: &Path) -> Finding {
 /// Whether the daemon of a mount stores digests.
 fn digests(dir: &Path) -> Finding {
     const CHECK: &str = "attributes";
-    let told = Target::open(dir).and_then(|target| target.hidden_json::<Stats>("stats.json"));
+    let told = Target::open(dir).and_then(|target| target.hidden_json::<Stats>(STATS_JSON));
     match told {
         Ok(Some(stats)) if stats.digests => {
             Finding::ok(CHECK, "user extended attributes hold the digests")

@@ -14,7 +14,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// progress than directories in use; flushes that do run at the same time share a commit of the
 /// filesystem's journal.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     jobs: Mutex<Option<Sender<Job>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -24,7 +24,7 @@ impl Pool {
     ///
     /// # Errors
     /// That of the system, if it has no room for a thread.
-    pub(super) fn start(size: usize) -> std::io::Result<Self> {
+    pub(crate) fn start(size: usize) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let threads = (0..size)
@@ -42,7 +42,7 @@ impl Pool {
     }
 
     /// Runs `job` soon; here, if the pool has ended.
-    pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
         let refused = match &*self.jobs.lock() {
             Some(jobs) => jobs.send(Box::new(job)).err().map(|error| error.0),
             None => Some(Box::new(job) as Job),
@@ -53,7 +53,7 @@ impl Pool {
     }
 
     /// Waits for every job to end.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.jobs.lock().take();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {

@@ -84,7 +84,7 @@ impl Readers {
     }
 
     /// Called by a session's thread before it reads again: stands by if enough others read.
-    pub(super) fn stand_by(self: &Arc<Self>) {
+    pub(crate) fn stand_by(self: &Arc<Self>) {
         LEAVING.with(|leaving| {
             leaving.get_or_init(|| Leaving(Arc::clone(self)));
         });
@@ -106,7 +106,7 @@ impl Readers {
 
     /// Runs what may wait for another request to be answered. `Err`: nobody stands by who could answer it,
     /// so it must not be run here.
-    pub(super) fn errand<F: FnOnce()>(&self, run: F) -> Result<(), F> {
+    pub(crate) fn errand<F: FnOnce()>(&self, run: F) -> Result<(), F> {
         {
             let mut state = self.state.lock();
             if state.standing_by <= state.called || self.errand.load(Ordering::Acquire) != 0 {

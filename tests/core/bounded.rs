@@ -1,0 +1,1 @@
+//! Everything is bounded and is shown.

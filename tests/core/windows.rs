@@ -1,0 +1,1 @@
+//! What is seen between two steps of one change.

@@ -1,0 +1,1 @@
+//! Deployments, edits and restarts: nothing alive leaves.

@@ -1,0 +1,1 @@
+//! Sources are looked at, and hostile ones cost nothing.

@@ -1,0 +1,1 @@
+//! Whose files are served to whom.

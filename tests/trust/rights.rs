@@ -1,0 +1,1 @@
+//! Whose rights the daemon has.

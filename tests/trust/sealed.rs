@@ -1,0 +1,1 @@
+//! Without a right seal nothing is served.

@@ -1,0 +1,1 @@
+//! No user takes more than a share.

@@ -1,0 +1,1 @@
+//! It removes only what it knows to be a cache entry.

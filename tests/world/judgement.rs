@@ -1,0 +1,1 @@
+//! Its judgement of time, use and space is sound.

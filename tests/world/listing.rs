@@ -1,0 +1,1 @@
+//! A listing is complete.

@@ -1,0 +1,1 @@
+//! It can be asked what happened.

@@ -1,0 +1,17 @@
+//! Promises as the world tries them: other users, clocks, disks, starters, tools.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod ends;
+mod foreign;
+mod in_the_way;
+mod judgement;
+mod listing;
+mod log;
+mod older_python;
+mod traces;
+mod truth;
+mod whole;

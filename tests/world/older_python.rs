@@ -1,0 +1,1 @@
+//! A hit on Python 3.13 and older.

@@ -1,0 +1,1 @@
+//! It takes nothing along and leaves nothing behind.

@@ -1,0 +1,1 @@
+//! What is committed is whole, and what was acknowledged is there.
