@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic: what it shows is what was measured. tests/performance.rs runs these."""
+"""The benchmark's own arithmetic: what it shows is what was measured. tests/docs/performance.rs runs these."""
 
 from __future__ import annotations
 

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../support/mod.rs"]
+mod support;
+#[allow(unused_imports, reason = "the name until all use the other")]
+use support as common;
 
 mod bounded;
+mod faults;
+mod model;
 mod plan;
 mod waiting;
 mod windows;

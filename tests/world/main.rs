@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../support/mod.rs"]
+mod support;
+#[allow(unused_imports, reason = "the name until all use the other")]
+use support as common;
 
 mod ends;
 mod foreign;

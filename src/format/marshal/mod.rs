@@ -3,7 +3,7 @@
 //!
 //! The reader accepts what `marshal.loads` of CPython 3.11 to 3.14 accepts and rejects what it
 //! rejects; its rules follow `Python/marshal.c` and the checks of `Objects/codeobject.c`, and are
-//! compared with the interpreter's own on thousands of damaged streams (`tests/format_marshal_differential.rs`).
+//! compared with the interpreter's own on thousands of damaged streams (`tests/format/marshal_differential.rs`).
 //! Three things are known to differ:
 //!
 //! - A slice object is accepted; interpreters before 3.14 do not know it (and never wrote one).
