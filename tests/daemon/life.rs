@@ -21,8 +21,8 @@ use rustix::process::{Pid, Signal};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// The name of [`start_process`] in this test program.
-const START_PROCESS: &str = "life::start_process";
+/// The argument that follows [`start_process`]'s name if that is to act.
+const START_PROCESS: &str = "start_process";
 
 fn start_daemon(folder: &Path) -> Daemon {
     start(Role::Background, arguments(folder, Session::Runs)).unwrap()
@@ -271,7 +271,7 @@ fn if_the_starter_is_interrupted_the_daemon_takes_its_mount_back() {
     let folder = folder();
     let socket = listen(folder.path());
     let mut starter = Command::new(std::env::current_exe().unwrap())
-        .args(["-q", "--exact", START_PROCESS])
+        .args(["-q", "--exact", "life::start_process", START_PROCESS])
         .arg(folder.path())
         .stdout(Stdio::null())
         .spawn()

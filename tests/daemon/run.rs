@@ -11,8 +11,8 @@ use kidafs::daemon::mountpoint::{State, inspect};
 use kidafs::daemon::run::{RunError, run};
 use rustix::process::{Pid, Signal};
 
-/// The name of [`run_process`] in this test program.
-const RUN_PROCESS: &str = "run::run_process";
+/// The argument that follows [`run_process`]'s name if that is to act.
+const RUN_PROCESS: &str = "run_process";
 
 /// Not a test: `kidafs run` as a process of its own, for tests that signal it.
 #[test]
@@ -51,7 +51,13 @@ fn run_on(folder: &Path, command: Command) -> Result<u8, RunError> {
 
 fn start_run(folder: &Path) -> Child {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["-q", "--nocapture", "--exact", RUN_PROCESS])
+        .args([
+            "-q",
+            "--nocapture",
+            "--exact",
+            "run::run_process",
+            RUN_PROCESS,
+        ])
         .arg(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

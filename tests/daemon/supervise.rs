@@ -21,8 +21,8 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// The name of [`start_process`] in this test program.
-const START_PROCESS: &str = "supervise::start_process";
+/// The argument that follows [`start_process`]'s name if that is to act.
+const START_PROCESS: &str = "start_process";
 
 /// Starts a supervisor, and by it a daemon, in the background.
 fn start_supervisor(folder: &Path, session: Session) -> Daemon {
@@ -453,7 +453,7 @@ fn start_process() {
 fn start_process_for(folder: &Path, session: Session) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["-q", "--exact", START_PROCESS])
+        .args(["-q", "--exact", "supervise::start_process", START_PROCESS])
         .arg(folder)
         .arg(format!("{session:?}"))
         .stdout(Stdio::null());
