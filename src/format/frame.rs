@@ -36,6 +36,7 @@ impl Format {
     /// end too early to tell.
     pub fn of_head(head: &[u8]) -> Option<Self> {
         match head {
+            _ if is_unknown_format(head) => None,
             [0xe3 | 0x63, ..] => Some(Self::Legacy),
             [0, tail @ ..] if tail.starts_with(MAGIC_TAIL) => Some(Self::V2),
             [1, tail @ ..] if tail.starts_with(MAGIC_TAIL) => Some(Self::V3),
@@ -110,6 +111,12 @@ pub enum FrameError {
         "the entry begins with {0:#04x}, which is neither a marshalled code object nor a known magic number"
     )]
     UnknownMagic(u8),
+    /// kida's mark with a format number that this release does not know. A later engine wrote the
+    /// entry, which is no fault of its: it is to be kept, and nothing but its digest can be checked.
+    #[error(
+        "the entry is in format number {0}, which a later engine writes; this release knows 0 to 2"
+    )]
+    UnknownFormat(u8),
     /// The bytes end within a section or within its length.
     #[error(
         "the {section} section is truncated: at offset {offset} it needs {needed} bytes, and {available} are there"
@@ -150,6 +157,13 @@ pub enum FrameError {
 
 const MAGIC_TAIL: &[u8; 3] = b"KDA";
 
+/// Whether an entry's first bytes carry kida's mark with a format number that this release does not
+/// know, as an entry of a later engine would. (`63` and `e3` are numbers here and not the type code
+/// of a code object, which would have four million arguments.)
+pub fn is_unknown_format(head: &[u8]) -> bool {
+    matches!(head, [3..=u8::MAX, tail @ ..] if tail.starts_with(MAGIC_TAIL))
+}
+
 impl<'a> Entry<'a> {
     /// Splits an entry into its sections without copying.
     ///
@@ -175,6 +189,9 @@ impl<'a> Entry<'a> {
                     needed: Format::HEAD_LEN,
                     available: bytes.len(),
                 });
+            }
+            (None, [number, ..]) if is_unknown_format(bytes) => {
+                return Err(FrameError::UnknownFormat(*number));
             }
             (None, [first, ..]) => return Err(FrameError::UnknownMagic(*first)),
         };

@@ -4,6 +4,8 @@
 //!
 //! | module | what is in it |
 //! |---|---|
+//! | [`engine`] | whose entry a file is, from its name and first bytes |
+//! | [`jinja2`], [`mako`], [`importlib`] | the other engines' entries |
 //! | [`frame`] | legacy, v2, v3 and v4 entries, both ways |
 //! | [`pattern`], [`name`], [`version`] | an entry's file name, both ways |
 //! | [`temporary`] | the temporary names of kida, Jinja2, importlib and Mako |
@@ -12,8 +14,12 @@
 //! | [`pickle`] | tells a truncated or torn pickle from a whole one |
 //! | [`warnings`] | the compiler warnings of a v4 entry |
 
+pub mod engine;
 pub mod frame;
 pub mod hash;
+pub mod importlib;
+pub mod jinja2;
+pub mod mako;
 pub mod marshal;
 pub mod name;
 pub mod pattern;
@@ -23,9 +29,10 @@ mod utf8;
 pub mod version;
 pub mod warnings;
 
-pub use frame::{Entry, Format, FrameError, Section};
+pub use engine::{Engine, Engines, Kind, NameKind};
+pub use frame::{Entry, Format, FrameError, Section, is_unknown_format};
 pub use hash::{hash_file, hash_source};
 pub use name::{EntryName, NameError, normalize_template_name};
 pub use pattern::{Pattern, PatternError};
-pub use temporary::{Engine, Temporary, temporary_name};
+pub use temporary::{Temporary, temporary_name};
 pub use version::{VersionTag, VersionTagError};

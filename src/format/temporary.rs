@@ -4,20 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::LazyLock;
 
-use super::Pattern;
-
-/// Who writes temporary files of a kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Engine {
-    /// kida: `<final>.XXXXXXXX.tmp`, and `<stem>.tmp` in its oldest releases (before 0.2.4).
-    Kida,
-    /// Jinja2's file system bytecode cache: `<final>XXXXXXXX.tmp`.
-    Jinja2,
-    /// Python's own import system: `<final>.<decimal>`, the number being an object's address.
-    Importlib,
-    /// Mako's module directory: `tmpXXXXXXXX`, Python's usual temporary name.
-    Mako,
-}
+use super::{Engine, Pattern, jinja2};
 
 /// A temporary name, taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +32,7 @@ impl Pattern {
     /// |---|---|
     /// | kida | an entry's name, or one with the pattern's beginning and end; then `.XXXXXXXX.tmp` |
     /// | kida, oldest | an entry's name with `.tmp` in place of its last extension |
-    /// | Jinja2 | a name with 40 hex digits that ends with `.cache`; then `XXXXXXXX.tmp` |
+    /// | Jinja2 | a name with a run of 40 hex digits that begins with `__jinja2_` or ends with `.cache`; then `XXXXXXXX.tmp` |
     /// | importlib | a name that ends with `.pyc`; then `.` and 7 to 20 digits, not led by a 0 |
     /// | Mako | `tmpXXXXXXXX` and nothing else |
     ///
@@ -119,12 +106,11 @@ fn strip_address(name: &[u8]) -> Option<&[u8]> {
     (is_address && is_bytecode).then_some(entry)
 }
 
-/// `__jinja2_<40 hex>.cache`, or another pattern of Jinja2's with the same end.
+/// A name that has one of Jinja2's cache keys and its default pattern's beginning or end. The key alone
+/// is not enough: git names its temporary files by 40 hex digits, too.
 fn is_jinja2_entry(name: &[u8]) -> bool {
-    let key = name
-        .strip_suffix(b".cache")
-        .and_then(|stem| stem.last_chunk::<40>());
-    key.is_some_and(|key| key.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    let framed = name.starts_with(b"__jinja2_") || name.ends_with(b".cache");
+    framed && jinja2::key_of(name).is_some()
 }
 
 #[cfg(test)]

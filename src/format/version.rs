@@ -8,7 +8,7 @@ use thiserror::Error;
 /// What an entry's code and pickles are bound to: the interpreter's tag (`py314`), or a longer ABI
 /// tag that begins with it (`py314_kida0_12_0_ast2`).
 ///
-/// Guarantees the form `py`, two digits or more, and then nothing or `_` and letters, digits and
+/// Guarantees the form `py`, two digits or more, `t` for an interpreter without a global lock, and then nothing or `_` and letters, digits and
 /// `_`. Engines before the first ABI tag used the interpreter's alone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct VersionTag(String);
@@ -79,13 +79,20 @@ pub(super) fn python_part(tag: &str) -> &str {
 
 /// Whether the marshal reader knows the code objects of the interpreter `python`.
 pub(super) fn is_readable(python: &str) -> bool {
-    matches!(python, "py311" | "py312" | "py313" | "py314")
+    matches!(
+        python.strip_suffix('t').unwrap_or(python),
+        "py311" | "py312" | "py313" | "py314"
+    )
 }
 
-/// The length of `py314` at the start of `text`.
+/// The length of `py314` or, of an interpreter without a global lock, `py314t` at the start of `text`.
 fn interpreter_len(text: &str) -> Option<usize> {
-    let digits = digits_len(text.strip_prefix("py")?);
-    (digits >= 2).then_some(2 + digits)
+    let rest = text.strip_prefix("py")?;
+    let digits = digits_len(rest);
+    let free = rest[digits..]
+        .strip_prefix('t')
+        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()));
+    (digits >= 2).then_some(2 + digits + usize::from(free))
 }
 
 /// The lengths of the version tags that `text` may begin with, the most likely first.
@@ -146,6 +153,8 @@ mod tests {
         for tag in [
             "py39",
             "py314",
+            "py314t",
+            "py314t_kida0_13_0_ast2_warn1",
             "py314_kida0_12_0_ast2",
             "py314_kida0_12_0_ast2_warn1",
             "py314_kidaunknown_ast2",
@@ -161,7 +170,8 @@ mod tests {
     #[test]
     fn other_texts_are_not_tags() {
         for text in [
-            "", "py", "py3", "314", "py314-x", "py314_", "py314/x", "pyx314", "py314é",
+            "", "py", "py3", "314", "py314tt", "py314x", "py314-x", "py314_", "py314/x", "pyx314",
+            "py314é",
         ] {
             assert!(text.parse::<VersionTag>().is_err(), "{text}");
         }

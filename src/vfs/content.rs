@@ -307,8 +307,9 @@ pub(super) fn is_buffered(node: &Node) -> bool {
 }
 
 /// Whether an entry is framed as it should be and its code would unmarshal. Streams of interpreters
-/// that the reader does not know pass.
+/// that the reader does not know pass, and so do the formats of later engines.
 fn is_whole(name: &format::EntryName<'_>, bytes: &[u8]) -> bool {
-    format::Entry::parse(bytes)
-        .is_ok_and(|entry| !name.is_readable() || format::marshal::check(entry.code).is_ok())
+    format::is_unknown_format(bytes)
+        || format::Entry::parse(bytes)
+            .is_ok_and(|entry| !name.is_readable() || format::marshal::check(entry.code).is_ok())
 }

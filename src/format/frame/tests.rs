@@ -90,7 +90,7 @@ fn the_first_four_bytes_tell_the_format() {
 
 #[test]
 fn unknown_beginnings_are_refused() {
-    assert_eq!(Entry::parse(b"\x03KDA"), Err(FrameError::UnknownMagic(3)));
+    assert_eq!(Entry::parse(b"\x03KDA"), Err(FrameError::UnknownFormat(3)));
     assert_eq!(Entry::parse(b"\0KDB"), Err(FrameError::UnknownMagic(0)));
     assert_eq!(Entry::parse(b"N"), Err(FrameError::UnknownMagic(b'N')));
 }
