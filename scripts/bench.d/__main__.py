@@ -15,7 +15,6 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import daemon
 import host
 import page
 import picture
@@ -24,6 +23,8 @@ from lab import Lab
 from partners import Partner
 from systems import Systems, ext4_folder
 
+import daemon
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, PICTURE, NUMBERS = (ROOT / "docs" / name for name in ("PERFORMANCE.md", "performance.svg", "performance.json"))
 QUICK = 0.12  # of a full run's time
@@ -31,7 +32,7 @@ QUICK = 0.12  # of a full run's time
 
 def policy(lab: Lab) -> dict:
     """(p) Hit rates of policies for the memory tier."""
-    program = lab.systems.kidafs.parent / "examples" / "bench-policy"
+    program = lab.systems.kidafs.parent / "bench-policy"
     return json.loads(subprocess.run([program], stdout=subprocess.PIPE, check=True).stdout)
 
 
@@ -65,7 +66,7 @@ def measure(arguments: argparse.Namespace) -> dict:
         lab = Lab(
             systems=Systems(disk, tools / "kidafs"),
             engine=stack.enter_context(Partner(sys.executable, "-B", "-s", worker)),
-            client=stack.enter_context(Partner(tools / "examples" / "bench-client")),
+            client=stack.enter_context(Partner(tools / "bench-client")),
             entry=work / "entry",
             small_entry=work / "small-entry",
             python=Path(sys.executable),
