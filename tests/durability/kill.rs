@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::support::entries::{Random, content, drafts, files, name, stored_digest};
-use crate::support::live::{Live, store};
+use crate::support::live::{Live, store, until};
 use kidafs::tier::Digest;
 
 /// What one thread did to its names: the content that was acknowledged last, and the one that was under way
@@ -139,7 +139,20 @@ fn who_waits_for_a_daemon_that_does_not_answer_goes_on_after_a_lazy_umount() {
     store(&dir, &kept, b"kept").unwrap();
     live.signal(rustix::process::Signal::STOP);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| store(&dir, &name("b.html", 1), b"never answered"));
+        let (tell, told) = std::sync::mpsc::channel();
+        let waiting = scope.spawn({
+            let dir = &dir;
+            move || {
+                tell.send(rustix::thread::gettid()).unwrap();
+                store(dir, &name("b.html", 1), b"never answered")
+            }
+        });
+        let thread = told.recv().unwrap().as_raw_nonzero();
+        let stat = format!("/proc/self/task/{thread}/stat");
+        until("the thread waits", Duration::from_secs(10), || {
+            let stat = fs::read_to_string(&stat).unwrap();
+            stat.rsplit(") ").next().unwrap().starts_with(['S', 'D'])
+        });
         let output = crate::support::live::kidafs()
             .args(["umount", "--lazy"])
             .arg(&dir)
