@@ -150,9 +150,7 @@ def scale(lab: Lab) -> dict[str, Series]:
             ("miss first", "miss", count),
             ("store", "store", count),
         ):
-            done = lab.client.ask(
-                "each", operation=operation, dir=place.dir, first=start, count=batch, **ask
-            )
+            done = lab.client.ask("each", operation=operation, dir=place.dir, first=start, count=batch, **ask)
             numbers[name] = sorted(done["nanoseconds"])[batch // 2] / 1000
         lab.client.ask("remove", dir=place.dir, first=count, count=batch)
         return numbers
@@ -194,11 +192,7 @@ def scale(lab: Lab) -> dict[str, Series]:
 
 def sweep(pid: int) -> float:
     """Seconds from the signal until the sweeping thread has come to rest, to about 5 ms."""
-    thread = next(
-        thread
-        for thread in Path(f"/proc/{pid}/task").iterdir()
-        if "sweep" in (thread / "comm").read_text()
-    )
+    thread = next(thread for thread in Path(f"/proc/{pid}/task").iterdir() if "sweep" in (thread / "comm").read_text())
 
     def used() -> int:
         return int((thread / "schedstat").read_text().split()[0])

@@ -74,7 +74,7 @@ def unmount(path: Path) -> None:
         if not is_mounted(path):
             return
         with contextlib.suppress(FileNotFoundError):
-            subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if is_mounted(path):
         raise Failure(f"{path} is still mounted: unmount it, then remove it")
 
@@ -171,6 +171,6 @@ def describe() -> dict:
 
 def version_of(*command: str | Path) -> str:
     """The first number with dots in what a program says about itself."""
-    output = subprocess.run(command, capture_output=True, text=True).stdout
+    output = subprocess.run(command, check=False, capture_output=True, text=True).stdout
     found = re.search(r"\d+\.\d+[\w.-]*", output)
     return found[0] if found else "unknown"

@@ -85,10 +85,7 @@ def ratios(results: dict) -> str:
         base = found[PLAIN]
         rows.append(
             [name, f"{number(summary.spread(base).median)} µs"]
-            + [
-                number(summary.ratio(found[system], base).median) if system in found else ""
-                for system in ALL[1:]
-            ]
+            + [number(summary.ratio(found[system], base).median) if system in found else "" for system in ALL[1:]]
         )
     return table(["operation", "ext4", *(f"{system} {TIMES}" for system in ALL[1:])], rows)
 
@@ -130,9 +127,7 @@ def messages(results: dict) -> str:
     def words(counts: dict[str, float]) -> str:
         return ", ".join(f"{value:g} {name}" for name, value in counts.items()) or "none"
 
-    rows = [
-        [name, f"{sum(counts.values()):g}", words(counts)] for name, counts in found["calls"].items()
-    ]
+    rows = [[name, f"{sum(counts.values()):g}", words(counts)] for name, counts in found["calls"].items()]
     text = table(["call of kida's cache", "messages a call", "which"], rows)
     listing = found["listing"]
     for name in ("ls -l first", "ls -l repeated"):
@@ -203,7 +198,8 @@ def run(results: dict, run: dict) -> str:
     kind = "A quick run" if run["quick"] else "A full run"
     return (
         f"{kind} of {round(run['seconds'] / 60)} min on {run['date']}: {machine['cpus']} × {machine['processor']}, "
-        f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, {'root' if machine['root'] else 'an ordinary user'}; ext4 {machine['ext4']}. "
+        f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, "
+        f"{'root' if machine['root'] else 'an ordinary user'}; ext4 {machine['ext4']}. "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
         + "."
     )

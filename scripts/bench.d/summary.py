@@ -29,6 +29,4 @@ def ratio(samples: Sequence[float], base: Sequence[float]) -> Spread:
     """The ratio of the medians. The quartiles are those of the ratios within each repetition, in which both
     were measured within a moment of each other: what slows the machine down for a while slows down both."""
     pairs = spread([a / b for a, b in zip(samples, base, strict=True) if b > 0])
-    return Spread(
-        statistics.median(samples) / statistics.median(base), pairs.low, pairs.high, pairs.samples
-    )
+    return Spread(statistics.median(samples) / statistics.median(base), pairs.low, pairs.high, pairs.samples)

@@ -120,7 +120,12 @@ class Systems:
         command = [self.kidafs, "umount", *options, dir]
         try:
             return subprocess.run(
-                command, env=self.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+                command,
+                check=False,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         finally:
             host.unmount(dir)
@@ -207,8 +212,10 @@ def ext4_folder(work: Path) -> Iterator[tuple[Path, str]]:
         # It goes with the mount, or at once if there is none.
         subprocess.run(["losetup", "--detach", device], check=True)
     try:
-        yield dir, "on a loop device with direct I/O, since the machine's own " + (
-            "has no journal" if kind == "ext4" else f"filesystem is {kind}"
+        yield (
+            dir,
+            "on a loop device with direct I/O, since the machine's own "
+            + ("has no journal" if kind == "ext4" else f"filesystem is {kind}"),
         )
     finally:
         host.unmount(dir)

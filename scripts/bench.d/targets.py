@@ -59,7 +59,7 @@ def idle(results: dict) -> Spread | None:
         return None
     # The sum over threads is exact; the process's own count has ticks of 10 ms and knows ended threads.
     found = results["idle"]
-    most = max(max(found["cpu_seconds"].values()), max(found["thread_seconds"].values()))
+    most = max(*found["cpu_seconds"].values(), *found["thread_seconds"].values())
     return summary.spread([most * 60 / found["seconds"]])
 
 

@@ -6,13 +6,14 @@ import tempfile
 import unittest
 from pathlib import Path
 
-import daemon
 import lab
 import page
 import picture
 import summary
 from systems import ALL, KIDAFS, PLAIN, Place
 from targets import TARGETS
+
+import daemon
 
 
 class Summary(unittest.TestCase):

@@ -28,9 +28,7 @@ def engine_calls(lab: Lab, engine: str, seconds: float) -> Series:
     """An entry's life in a real engine's own cache class."""
 
     def measure(place: Place, repetition: int) -> dict[str, float]:
-        answer = lab.engine.ask(
-            "round", engine=engine, dir=place.dir, tag=repetition, first=0, count=round_of(place)
-        )
+        answer = lab.engine.ask("round", engine=engine, dir=place.dir, tag=repetition, first=0, count=round_of(place))
         return {name: microseconds(times) for name, times in answer.items()}
 
     with lab.systems.places(systems.ALL) as places:
@@ -55,9 +53,7 @@ def start_up(lab: Lab) -> Series:
 
     def run(place: Place) -> dict[str, float]:
         began = time.perf_counter_ns()
-        done = subprocess.run(
-            [lab.python, "-B", "-I", script, folder, place.dir], stdout=subprocess.PIPE, check=True
-        )
+        done = subprocess.run([lab.python, "-B", "-I", script, folder, place.dir], stdout=subprocess.PIPE, check=True)
         whole = time.perf_counter_ns() - began
         hits, misses, inside = (int(number) for number in done.stdout.split())
         return {"process": whole / 1000, "load and render": inside / 1000, "hits": hits, "misses": misses}

@@ -27,9 +27,7 @@ def run(arguments: argparse.Namespace) -> report.Report:
     while True:
         result = report.Report(total.engine, total.version)
         cache.counts = result
-        environment = FixedContext(
-            loader=FileSystemLoader(arguments.templates), bytecode_cache=cache
-        )
+        environment = FixedContext(loader=FileSystemLoader(arguments.templates), bytecode_cache=cache)
         context.prepare(environment)
         for name in report.files_of(arguments.templates):
             result.render(name, lambda: environment.get_template(name).render(context.values()))

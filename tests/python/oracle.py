@@ -145,11 +145,7 @@ def do_pickles(_, __):
         [[i, str(i)] for i in range(1000)],
         ast_of("{% for x in y %}{{ x | upper }}{% else %}-{% endfor %}"),
     ]
-    return {
-        "pickles": [
-            tohex(pickle.dumps(value, protocol)) for value in values for protocol in range(6)
-        ]
-    }
+    return {"pickles": [tohex(pickle.dumps(value, protocol)) for value in values for protocol in range(6)]}
 
 
 def do_streams(_, __):
@@ -274,9 +270,7 @@ def do_compile(request, _):
         marshalled, pickled = Recorder(marshal), Recorder(pickle)
         bytecode_cache.marshal, bytecode_cache.pickle = marshalled, pickled
         try:
-            real_set(
-                name, source_hash, code, context_hash=context_hash, ast=ast, precomputed=precomputed
-            )
+            real_set(name, source_hash, code, context_hash=context_hash, ast=ast, precomputed=precomputed)
         finally:
             bytecode_cache.marshal, bytecode_cache.pickle = marshal, pickle
         pickles = list(pickled.dumped)
@@ -324,10 +318,7 @@ def do_get(request, _):
             and (ast is None) == (expected_ast is None)
             and (ast is None or ast == pickle.loads(unhex(expected_ast)))
             and (precomputed is None) == (expected_precomputed is None)
-            and (
-                precomputed is None
-                or repr(precomputed) == repr(pickle.loads(unhex(expected_precomputed)))
-            )
+            and (precomputed is None or repr(precomputed) == repr(pickle.loads(unhex(expected_precomputed))))
         )
     return answer
 

@@ -71,9 +71,7 @@ def run(arguments: argparse.Namespace) -> report.Report:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What kida alone has."""
-    parser.add_argument(
-        "--static-context", action="store_true", help="evaluate what is known when compiling"
-    )
+    parser.add_argument("--static-context", action="store_true", help="evaluate what is known when compiling")
     parser.add_argument("--no-ast", action="store_true", help="store no AST section")
 
 

@@ -127,8 +127,7 @@ def run_at_once(count: int) -> Report:
     """Starts `count` of this client, lets them begin together, and sums up their reports."""
     command = [sys.executable, *sys.argv, "--child"]
     children = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(count)
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
     ]
     for child in children:
         child.stdout.readline()
