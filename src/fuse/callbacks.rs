@@ -23,7 +23,7 @@ const NO_XATTRS: Errno = Errno::ENOSYS;
 
 /// Whether an operation was given up because the disk would have had to be waited for.
 fn would_wait(error: &Error) -> bool {
-    error.errno == rustix::io::Errno::AGAIN
+    *error == Error::WouldWait
 }
 
 fn caller(request: &Request) -> Caller {
@@ -130,7 +130,7 @@ impl Filesystem for Adapter {
         let _handled = self.request(Operation::Mknod);
         let result = match mode & libc::S_IFMT {
             libc::S_IFREG | 0 => self.vfs.create(parent.0, name, mode, caller(request), true),
-            _ => Err(Error::UNSUPPORTED_KIND),
+            _ => Err(Error::UnsupportedKind),
         };
         self.replies.entry(Operation::Mknod, result, reply);
     }
@@ -234,7 +234,7 @@ impl Filesystem for Adapter {
     ) {
         let _handled = self.request(Operation::Link);
         self.replies
-            .entry(Operation::Link, Err(Error::UNSUPPORTED_KIND), reply);
+            .entry(Operation::Link, Err(Error::UnsupportedKind), reply);
     }
 
     fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

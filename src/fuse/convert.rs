@@ -7,7 +7,7 @@ use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 use crate::vfs::{BLOCK, Error, Kind, SetTime, Stat};
 
 pub(super) fn errno(error: &Error) -> fuser::Errno {
-    fuser::Errno::from_i32(error.errno.raw_os_error())
+    fuser::Errno::from_i32(error.errno().raw_os_error())
 }
 
 pub(super) fn file_type(kind: Kind) -> FileType {

@@ -91,7 +91,7 @@ impl Replies {
 
     /// The answer to a look-up: a miss is one that the kernel is to remember.
     pub(super) fn found(&self, parent: u64, result: Result<Stat>, reply: ReplyEntry) {
-        if result == Err(Error::NO_ENTRY) {
+        if result == Err(Error::NoEntry) {
             let ttl = match self.vfs.is_hidden_folder(parent) {
                 true => Vfs::GENERATED_TTL,
                 false => self.vfs.config().sample,
@@ -150,7 +150,7 @@ impl Replies {
     /// Counts and logs a failure; returns what the caller is told.
     pub(super) fn failed(&self, operation: Operation, error: &Error) -> Errno {
         log::debug!("{}: {error}", operation.name());
-        self.vfs.counters().error(error.errno);
+        self.vfs.counters().error(error.errno());
         errno(error)
     }
 }

@@ -42,7 +42,7 @@ impl Staging {
                 used.checked_add(bytes).filter(|used| *used <= self.budget)
             })
             .map(|_| ())
-            .map_err(|_| Error::STAGING_FULL)
+            .map_err(|_| Error::StagingFull)
     }
 
     fn release(&self, bytes: u64) {
@@ -102,7 +102,7 @@ impl Buffer {
             self.staging.reserve(len - self.reserved)?;
             self.reserved = len;
         }
-        usize::try_from(len).map_err(|_| Error::TOO_LARGE)
+        usize::try_from(len).map_err(|_| Error::TooLarge)
     }
 
     /// The content from `offset` on is about to change: what was made of it is of no use.
@@ -121,7 +121,7 @@ impl Buffer {
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         let end = offset
             .checked_add(data.len() as u64)
-            .ok_or(Error::TOO_LARGE)?;
+            .ok_or(Error::TooLarge)?;
         let end = self.grow_to(end.max(self.bytes.len() as u64))?;
         // `end` covers offset + data.len(), so the offset fits in a usize as well.
         let start = offset as usize;
@@ -219,7 +219,7 @@ mod tests {
     fn beyond_the_staging_budget_a_write_fails_and_changes_nothing() {
         let staging = staging(10);
         let mut one = Buffer::new(&staging, b"12345678".to_vec(), false).unwrap();
-        assert_eq!(one.write(8, b"abc"), Err(Error::STAGING_FULL));
+        assert_eq!(one.write(8, b"abc"), Err(Error::StagingFull));
         assert_eq!(one.bytes(), b"12345678");
         assert!(Buffer::new(&staging, vec![0; 3], false).is_err());
         assert_eq!((staging.used(), staging.files()), (8, 1));

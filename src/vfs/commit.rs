@@ -37,7 +37,7 @@ struct Side<'a> {
 
 impl Side<'_> {
     fn folder(&self) -> Result<&Folder> {
-        self.parent.folder().ok_or(Error::NOT_A_DIRECTORY)
+        self.parent.folder().ok_or(Error::NotADirectory)
     }
 
     fn child(&self) -> Result<Option<Arc<Node>>> {
@@ -88,7 +88,7 @@ impl Vfs {
     fn child_of(&self, (parent, name): (u64, &OsStr)) -> Result<Option<Arc<Node>>> {
         let parent = self.directory(parent)?;
         let Some(folder) = parent.folder() else {
-            return Err(Error::NOT_A_DIRECTORY);
+            return Err(Error::NotADirectory);
         };
         Ok(folder.children.read().get(name).cloned())
     }
@@ -138,12 +138,12 @@ impl Vfs {
         let _first = first.names.lock();
         let _second = (from.parent.ino != to.parent.ino).then(|| second.names.lock());
 
-        let source = from.child()?.ok_or(Error::NO_ENTRY)?;
+        let source = from.child()?.ok_or(Error::NoEntry)?;
         let target = to.child()?;
         match (&target, mode) {
             (Some(target), _) if target.ino == source.ino => return Ok(Ok(())),
-            (Some(_), RenameMode::NoReplace) => return Err(Error::EXISTS),
-            (None, RenameMode::Exchange) => return Err(Error::NO_ENTRY),
+            (Some(_), RenameMode::NoReplace) => return Err(Error::Exists),
+            (None, RenameMode::Exchange) => return Err(Error::NoEntry),
             (Some(target), RenameMode::Exchange) => {
                 self.check_no_loop(&source, &to.parent)?;
                 self.check_no_loop(target, &from.parent)?;
@@ -191,11 +191,11 @@ impl Vfs {
         target: Option<&Arc<Node>>,
     ) -> Result<Flushed> {
         let (Some(content), folder) = (source.content(), to.folder()?) else {
-            return Err(Error::STALE);
+            return Err(Error::Stale);
         };
         let mut content = content.lock();
         let Content::Buffered(buffer) = &mut *content else {
-            return Err(Error::STALE);
+            return Err(Error::Stale);
         };
         let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
         let mut draft = self.draft(source, buffer, None)?;
@@ -221,7 +221,7 @@ impl Vfs {
         target: Option<&Arc<Node>>,
     ) -> Result<()> {
         let Some(content) = source.content() else {
-            return Err(Error::STALE);
+            return Err(Error::Stale);
         };
         if let Some(target) = target {
             self.hold(target, &to.place());
@@ -356,10 +356,7 @@ impl Vfs {
         let mut above = Some(Arc::clone(into));
         while let Some(node) = above {
             if node.ino == moving.ino {
-                return Err(Error::new(
-                    Errno::INVAL,
-                    "a directory cannot be moved into itself",
-                ));
+                return Err(Error::IntoItself);
             }
             above = node.place().map(|place| place.parent);
         }
@@ -369,16 +366,16 @@ impl Vfs {
 
 /// Whether the backing filesystem has no room, for bytes or within a quota.
 pub(super) fn is_full(error: &Error) -> bool {
-    matches!(error.errno, Errno::NOSPC | Errno::DQUOT)
+    matches!(error.errno(), Errno::NOSPC | Errno::DQUOT)
 }
 
 fn check_replaceable(source: &Node, target: &Node) -> Result<()> {
     match (source.kind(), target.folder()) {
-        (Kind::Directory, None) => Err(Error::NOT_A_DIRECTORY),
+        (Kind::Directory, None) => Err(Error::NotADirectory),
         (Kind::Directory, Some(folder)) if !folder.children.read().is_empty() => {
-            Err(Error::NOT_EMPTY)
+            Err(Error::NotEmpty)
         }
-        (Kind::File | Kind::Symlink, Some(_)) => Err(Error::IS_A_DIRECTORY),
+        (Kind::File | Kind::Symlink, Some(_)) => Err(Error::IsADirectory),
         _ => Ok(()),
     }
 }

@@ -79,9 +79,9 @@ impl Vfs {
         let content = match &node.body {
             Body::File(content) => content,
             Body::Snapshot(bytes) => return Ok(shared(Arc::clone(bytes), offset, len)),
-            Body::Directory(_) => return Err(Error::IS_A_DIRECTORY),
+            Body::Directory(_) => return Err(Error::IsADirectory),
             Body::Symlink(_) => {
-                return Err(Error::new(Errno::INVAL, "a symbolic link has no content"));
+                return Err(Error::WrongKind);
             }
         };
         loop {
@@ -98,7 +98,7 @@ impl Vfs {
             };
             return match held {
                 Some(Held::Bytes(bytes)) => Ok(shared(bytes, offset, len)),
-                Some(Held::File(file)) => Ok(Bytes::Owned(self.disk.read(
+                Some(Held::File(file)) => Ok(Bytes::Owned(self.read_disk(
                     &file,
                     offset,
                     len as usize,
@@ -106,23 +106,38 @@ impl Vfs {
                 )?)),
                 None => match self.committed(&node, patience) {
                     Ok(Some(Committed::Whole(bytes))) => Ok(shared(bytes, offset, len)),
-                    Ok(Some(Committed::File(file))) => Ok(Bytes::Owned(self.disk.read(
+                    Ok(Some(Committed::File(file))) => Ok(Bytes::Owned(self.read_disk(
                         &file,
                         offset,
                         len as usize,
                         patience,
                     )?)),
                     // Its name went while it was looked for: it is held by now, if it could be.
-                    Ok(None) if matches!(*content.lock(), Content::Committed) => Err(Error::LOST),
+                    Ok(None) if matches!(*content.lock(), Content::Committed) => Err(Error::Lost),
                     Ok(None) => continue,
-                    Err(Error::CORRUPT) => {
+                    Err(Error::Corrupt) => {
                         self.quarantine(&node);
-                        Err(Error::CORRUPT)
+                        Err(Error::Corrupt)
                     }
                     Err(error) => Err(error),
                 },
             };
         }
+    }
+
+    fn read_disk(
+        &self,
+        file: &DiskFile,
+        offset: u64,
+        len: usize,
+        patience: Patience,
+    ) -> Result<Vec<u8>> {
+        self.disk
+            .read(file, offset, len, patience)
+            .map_err(|errno| match (errno, patience) {
+                (Errno::AGAIN, Patience::None) => Error::WouldWait,
+                _ => Error::from(errno),
+            })
     }
 
     /// Committed content of `node`, from the memory tier or from disk, checked and kept. `None`: it is not
@@ -167,7 +182,7 @@ impl Vfs {
                 return Ok(None);
             };
             let Some(folder) = place.parent.folder() else {
-                return Err(Error::STALE);
+                return Err(Error::Stale);
             };
             let _names = folder.names.lock();
             if node.is_at(&place) {
@@ -178,15 +193,15 @@ impl Vfs {
 
     fn load_named(&self, place: &Place, patience: Patience) -> Result<Committed> {
         let Some(folder) = place.parent.folder() else {
-            return Err(Error::STALE);
+            return Err(Error::Stale);
         };
         let file = self.disk.open_file(&folder.disk, &place.name)?;
         let size = self.disk.size(&file)?;
         if !self.memory.fits(size) && size > self.config.max_entry {
             return Ok(Committed::File(file));
         }
-        let len = usize::try_from(size).map_err(|_| Error::TOO_LARGE)?;
-        let bytes = self.disk.read(&file, 0, len, patience)?;
+        let len = usize::try_from(size).map_err(|_| Error::TooLarge)?;
+        let bytes = self.read_disk(&file, 0, len, patience)?;
         let sound = match self.disk.digest(&file)? {
             Some(digest) => digest == Digest::of(&bytes),
             None => self.adopt_content(&file, &place.name, &bytes),
@@ -194,7 +209,7 @@ impl Vfs {
         if sound {
             Ok(Committed::Whole(bytes.into()))
         } else {
-            Err(Error::CORRUPT)
+            Err(Error::Corrupt)
         }
     }
 

@@ -23,7 +23,7 @@ impl Vfs {
     pub fn write(&self, ino: u64, offset: u64, data: &[u8], drop_set_id: bool) -> Result<()> {
         let end = offset
             .checked_add(data.len() as u64)
-            .ok_or(Error::TOO_LARGE)?;
+            .ok_or(Error::TooLarge)?;
         self.change(ino, end, drop_set_id, |buffer| buffer.write(offset, data))
     }
 
@@ -42,7 +42,7 @@ impl Vfs {
         self.check_writable()?;
         match self.try_change(ino, reach, drop_set_id, &change) {
             // What waits to be written anyway (in place, or committed with `async`) is written now.
-            Err(Error::STAGING_FULL) if self.persist_all().persisted > 0 => {
+            Err(Error::StagingFull) if self.persist_all().persisted > 0 => {
                 self.try_change(ino, reach, drop_set_id, &change)
             }
             result => result,
@@ -59,11 +59,11 @@ impl Vfs {
         let node = self.node(ino)?;
         let content = match &node.body {
             Body::File(content) => content,
-            Body::Directory(_) => return Err(Error::IS_A_DIRECTORY),
-            Body::Snapshot(_) | Body::Symlink(_) => return Err(Error::HIDDEN),
+            Body::Directory(_) => return Err(Error::IsADirectory),
+            Body::Snapshot(_) | Body::Symlink(_) => return Err(Error::Hidden),
         };
         if reach > self.config.max_entry {
-            return Err(Error::TOO_LARGE);
+            return Err(Error::TooLarge);
         }
         let now = self.now();
         let mut content = loop {
@@ -89,7 +89,7 @@ impl Vfs {
             break guard;
         };
         let Content::Buffered(buffer) = &mut *content else {
-            return Err(Error::STALE);
+            return Err(Error::Stale);
         };
         node.changed_in_place();
         let changed = change(buffer);
@@ -146,7 +146,7 @@ impl Vfs {
         usize::try_from(size)
             .ok()
             .filter(|_| size <= self.config.max_entry)
-            .ok_or(Error::TOO_LARGE)
+            .ok_or(Error::TooLarge)
     }
 
     /// Puts a file's content on the medium, if it has a name of its own. A temporary file stays in

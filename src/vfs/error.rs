@@ -5,67 +5,107 @@ use rustix::io::Errno;
 /// What an operation returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An errno with, where the errno alone does not say enough, a sentence.
+/// Why an operation failed. What the calling program sees is [`Error::errno`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} ({errno})")]
-pub struct Error {
-    /// What the calling program sees.
-    pub errno: Errno,
-    /// What happened.
-    pub what: &'static str,
+pub enum Error {
+    /// No such name. Not worth a sentence: it is how a cache says 'miss'.
+    #[error("no such file or directory")]
+    NoEntry,
+    /// An inode number that the kernel should not know any more.
+    #[error("no such inode")]
+    Stale,
+    /// A directory operation on something else.
+    #[error("not a directory")]
+    NotADirectory,
+    /// A file operation on a directory.
+    #[error("is a directory")]
+    IsADirectory,
+    /// The name is taken.
+    #[error("the name exists")]
+    Exists,
+    /// The directory has entries.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// A directory would become its own descendant.
+    #[error("a directory cannot be moved into itself")]
+    IntoItself,
+    /// Content or a link's target of what has none.
+    #[error("the inode is of another kind")]
+    WrongKind,
+    /// What a cache directory does not hold, refused as FAT refuses it.
+    #[error("hard links, device nodes, fifos and sockets are not supported")]
+    UnsupportedKind,
+    /// The hidden folder is the daemon's.
+    #[error("the .kidafs folder is read-only")]
+    Hidden,
+    /// A component longer than the backing filesystem takes.
+    #[error("the name is longer than 255 bytes")]
+    NameTooLong,
+    /// A file larger than `--max-entry`.
+    #[error("the file would exceed --max-entry")]
+    TooLarge,
+    /// More uncommitted content than `--staging`.
+    #[error("uncommitted content would exceed --staging")]
+    StagingFull,
+    /// No entry can be evicted that would make room.
+    #[error("the file does not fit --max-size and --max-entries")]
+    NoRoom,
+    /// A mount that serves without writes.
+    #[error("mounted read-only")]
+    ReadOnly,
+    /// Content that could not be kept readable when its name went.
+    #[error("the file was replaced or evicted and could not be kept readable")]
+    Lost,
+    /// Content that does not match its digest.
+    #[error("the content does not match its digest")]
+    Corrupt,
+    /// An owner or a group that the daemon may not give to a file.
+    #[error("the daemon may not give a file to this owner or group ({0})")]
+    Owner(Errno),
+    /// No extended attribute of this name.
+    #[error("no such extended attribute")]
+    NoAttribute,
+    /// An extended attribute outside `user.`.
+    #[error("only user extended attributes are supported")]
+    UnsupportedAttribute,
+    /// More extended attributes than an uncommitted file may have.
+    #[error("too many extended attributes")]
+    TooManyAttributes,
+    /// The caller asked not to wait, and the disk would have to be waited for.
+    #[error("the disk would have to be waited for")]
+    WouldWait,
+    /// The backing filesystem refused.
+    #[error("the backing directory refused ({0})")]
+    Disk(Errno),
 }
 
 impl Error {
-    /// An error of kidafs's own rules.
-    pub const fn new(errno: Errno, what: &'static str) -> Self {
-        Self { errno, what }
+    /// What the calling program sees.
+    pub fn errno(self) -> Errno {
+        match self {
+            Self::NoEntry => Errno::NOENT,
+            Self::Stale => Errno::STALE,
+            Self::NotADirectory => Errno::NOTDIR,
+            Self::IsADirectory => Errno::ISDIR,
+            Self::Exists => Errno::EXIST,
+            Self::NotEmpty => Errno::NOTEMPTY,
+            Self::IntoItself | Self::WrongKind => Errno::INVAL,
+            Self::UnsupportedKind | Self::Hidden => Errno::PERM,
+            Self::NameTooLong => Errno::NAMETOOLONG,
+            Self::TooLarge => Errno::FBIG,
+            Self::StagingFull | Self::NoRoom | Self::TooManyAttributes => Errno::NOSPC,
+            Self::ReadOnly => Errno::ROFS,
+            Self::Lost | Self::Corrupt => Errno::IO,
+            Self::NoAttribute => Errno::NODATA,
+            Self::UnsupportedAttribute => Errno::OPNOTSUPP,
+            Self::WouldWait => Errno::AGAIN,
+            Self::Owner(errno) | Self::Disk(errno) => errno,
+        }
     }
-
-    /// No such name. Not worth a sentence: it is how a cache says 'miss'.
-    pub const NO_ENTRY: Self = Self::new(Errno::NOENT, "no such file or directory");
-    /// An inode number that the kernel should not know any more.
-    pub const STALE: Self = Self::new(Errno::STALE, "no such inode");
-    /// A directory operation on something else.
-    pub const NOT_A_DIRECTORY: Self = Self::new(Errno::NOTDIR, "not a directory");
-    /// A file operation on a directory.
-    pub const IS_A_DIRECTORY: Self = Self::new(Errno::ISDIR, "is a directory");
-    /// The name is taken.
-    pub const EXISTS: Self = Self::new(Errno::EXIST, "the name exists");
-    /// The directory has entries.
-    pub const NOT_EMPTY: Self = Self::new(Errno::NOTEMPTY, "the directory is not empty");
-    /// What a cache directory does not hold, refused as FAT refuses it.
-    pub const UNSUPPORTED_KIND: Self = Self::new(
-        Errno::PERM,
-        "hard links, device nodes, fifos and sockets are not supported",
-    );
-    /// The hidden folder is the daemon's.
-    pub const HIDDEN: Self = Self::new(Errno::PERM, "the .kidafs folder is read-only");
-    /// A component longer than the backing filesystem takes.
-    pub const NAME_TOO_LONG: Self =
-        Self::new(Errno::NAMETOOLONG, "the name is longer than 255 bytes");
-    /// A file larger than `--max-entry`.
-    pub const TOO_LARGE: Self = Self::new(Errno::FBIG, "the file would exceed --max-entry");
-    /// More uncommitted content than `--staging`.
-    pub const STAGING_FULL: Self =
-        Self::new(Errno::NOSPC, "uncommitted content would exceed --staging");
-    /// No entry can be evicted that would make room.
-    pub const NO_ROOM: Self = Self::new(
-        Errno::NOSPC,
-        "the file does not fit --max-size and --max-entries",
-    );
-    /// A mount that serves without writes.
-    pub const READ_ONLY: Self = Self::new(Errno::ROFS, "mounted read-only");
-    /// Content that could not be kept readable when its name went.
-    pub const LOST: Self = Self::new(
-        Errno::IO,
-        "the file was replaced or evicted and could not be kept readable",
-    );
-    /// Content that does not match its digest.
-    pub const CORRUPT: Self = Self::new(Errno::IO, "the content does not match its digest");
 }
 
 impl From<Errno> for Error {
     fn from(errno: Errno) -> Self {
-        Self::new(errno, "the backing directory refused")
+        Self::Disk(errno)
     }
 }

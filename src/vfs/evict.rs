@@ -231,7 +231,7 @@ impl Vfs {
                 self.evict(victim, now);
             });
         }
-        fits().then_some(()).ok_or(Error::NO_ROOM)
+        fits().then_some(()).ok_or(Error::NoRoom)
     }
 
     /// The backing filesystem is full: evicts enough for `size` bytes, and what `--keep-free` asks for.

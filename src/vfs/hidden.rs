@@ -94,7 +94,7 @@ impl Vfs {
         if name == BY_INODE {
             return Ok(self.numbers_stat());
         }
-        let content = self.generate(name).ok_or(Error::NO_ENTRY)?;
+        let content = self.generate(name).ok_or(Error::NoEntry)?;
         let ino = self.fresh_ino();
         let stat = self.hidden_attr(Kind::File, ino, content.len() as u64);
         let node = Arc::new(Node::new(
@@ -111,17 +111,17 @@ impl Vfs {
     /// Finds a file by its inode number and counts a look-up of the inode, but no use.
     fn numbered(&self, name: &OsStr, patience: Patience) -> Result<Stat> {
         let number = name.to_str().and_then(|name| name.parse().ok());
-        let node = self.node(number.ok_or(Error::NO_ENTRY)?);
-        let node = node.map_err(|_| Error::NO_ENTRY)?;
+        let node = self.node(number.ok_or(Error::NoEntry)?);
+        let node = node.map_err(|_| Error::NoEntry)?;
         if node.kind() != Kind::File || !self.verify(&node, patience)? {
-            return Err(Error::NO_ENTRY);
+            return Err(Error::NoEntry);
         }
-        let place = node.place().ok_or(Error::NO_ENTRY)?;
-        let folder = place.parent.folder().ok_or(Error::NO_ENTRY)?;
+        let place = node.place().ok_or(Error::NoEntry)?;
+        let folder = place.parent.folder().ok_or(Error::NoEntry)?;
         // Counted while the name cannot go: an inode without a name and without look-ups is dropped.
         let _children = folder.children.read();
         if !node.is_at(&place) {
-            return Err(Error::NO_ENTRY);
+            return Err(Error::NoEntry);
         }
         node.numbered.store(true, Ordering::Release);
         node.count_lookup();

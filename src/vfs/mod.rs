@@ -161,13 +161,13 @@ impl Vfs {
         self.nodes
             .get(&ino)
             .map(|node| Arc::clone(&node))
-            .ok_or(Error::STALE)
+            .ok_or(Error::Stale)
     }
 
     fn directory(&self, ino: u64) -> Result<Arc<Node>> {
         let node = self.node(ino)?;
         if node.folder().is_none() {
-            return Err(Error::NOT_A_DIRECTORY);
+            return Err(Error::NotADirectory);
         }
         Ok(node)
     }
@@ -178,7 +178,7 @@ impl Vfs {
 
     fn check_writable(&self) -> Result<()> {
         if self.config.read_only {
-            return Err(Error::READ_ONLY);
+            return Err(Error::ReadOnly);
         }
         Ok(())
     }

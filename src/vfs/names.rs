@@ -18,10 +18,10 @@ const SET_GROUP_ID: u32 = 0o2000;
 impl Vfs {
     pub(super) fn check_name(&self, parent: u64, name: &OsStr) -> Result<()> {
         if name.len() > NAME_MAX {
-            return Err(Error::NAME_TOO_LONG);
+            return Err(Error::NameTooLong);
         }
         if self.is_hidden(parent, name) || self.is_in_hidden(parent) {
-            return Err(Error::HIDDEN);
+            return Err(Error::Hidden);
         }
         Ok(())
     }
@@ -37,23 +37,23 @@ impl Vfs {
         }
         let parent = self.directory(parent)?;
         let Some(folder) = parent.folder() else {
-            return Err(Error::NOT_A_DIRECTORY);
+            return Err(Error::NotADirectory);
         };
         if name.len() > NAME_MAX {
-            return Err(Error::NAME_TOO_LONG);
+            return Err(Error::NameTooLong);
         }
         let found = folder.children.read().get(name).cloned();
         if let Some(node) = found
             && !self.verify(&node, patience)?
         {
             bump(&self.counters.misses);
-            return Err(Error::NO_ENTRY);
+            return Err(Error::NoEntry);
         }
         // Counted while the name cannot go: an inode without a name and without look-ups is dropped.
         let children = folder.children.read();
         let Some(node) = children.get(name) else {
             bump(&self.counters.misses);
-            return Err(Error::NO_ENTRY);
+            return Err(Error::NoEntry);
         };
         node.count_lookup();
         if node.kind() == Kind::File {
@@ -104,7 +104,7 @@ impl Vfs {
         self.check_name(parent, name)?;
         let parent = self.directory(parent)?;
         let Some(folder) = parent.folder() else {
-            return Err(Error::NOT_A_DIRECTORY);
+            return Err(Error::NotADirectory);
         };
         let _names = folder.names.lock();
         if let Some(node) = folder.children.read().get(name) {
@@ -113,8 +113,8 @@ impl Vfs {
                     node.count_lookup();
                     Ok(node.stat())
                 }
-                (false, Kind::Directory) => Err(Error::IS_A_DIRECTORY),
-                _ => Err(Error::EXISTS),
+                (false, Kind::Directory) => Err(Error::IsADirectory),
+                _ => Err(Error::Exists),
             };
         }
         let buffer = Buffer::new(&self.staging, Vec::new(), false)?;
@@ -178,11 +178,11 @@ impl Vfs {
         self.check_name(parent, name)?;
         let parent = self.directory(parent)?;
         let Some(folder) = parent.folder() else {
-            return Err(Error::NOT_A_DIRECTORY);
+            return Err(Error::NotADirectory);
         };
         let _names = folder.names.lock();
         if folder.children.read().get(name).is_some() {
-            return Err(Error::EXISTS);
+            return Err(Error::Exists);
         }
         let (attr, body) = make(&parent, folder)?;
         if let Err(error) = self.own(folder, name, &attr) {
@@ -213,7 +213,7 @@ impl Vfs {
     pub fn readlink(&self, ino: u64) -> Result<Box<OsStr>> {
         match &self.node(ino)?.body {
             Body::Symlink(target) => Ok(target.clone()),
-            _ => Err(Error::new(Errno::INVAL, "not a symbolic link")),
+            _ => Err(Error::WrongKind),
         }
     }
 
@@ -238,7 +238,7 @@ impl Vfs {
         self.check_name(parent, name)?;
         let parent = self.directory(parent)?;
         let Some(folder) = parent.folder() else {
-            return Err(Error::NOT_A_DIRECTORY);
+            return Err(Error::NotADirectory);
         };
         let _names = folder.names.lock();
         let node = folder
@@ -246,13 +246,13 @@ impl Vfs {
             .read()
             .get(name)
             .cloned()
-            .ok_or(Error::NO_ENTRY)?;
+            .ok_or(Error::NoEntry)?;
         match (expected, node.folder()) {
-            (Kind::Directory, None) => return Err(Error::NOT_A_DIRECTORY),
+            (Kind::Directory, None) => return Err(Error::NotADirectory),
             (Kind::Directory, Some(own)) if !own.children.read().is_empty() => {
-                return Err(Error::NOT_EMPTY);
+                return Err(Error::NotEmpty);
             }
-            (Kind::File | Kind::Symlink, Some(_)) => return Err(Error::IS_A_DIRECTORY),
+            (Kind::File | Kind::Symlink, Some(_)) => return Err(Error::IsADirectory),
             _ => {}
         }
         self.remove_at(&parent, folder, name, &node)

@@ -186,7 +186,7 @@ impl Vfs {
                 return Ok(None);
             };
             let Some(folder) = place.parent.folder() else {
-                return Err(Error::STALE);
+                return Err(Error::Stale);
             };
             let _names = folder.names.lock();
             if node.is_at(&place) {
@@ -287,7 +287,7 @@ impl Vfs {
     ) -> Result<Draft> {
         let attr = node.meta.lock().attr;
         buffer.settle(Some((&self.disk, attr.mode)))?;
-        let (draft, digest) = buffer.take_draft().ok_or(Error::STALE)?;
+        let (draft, digest) = buffer.take_draft().ok_or(Error::Stale)?;
         let stamp = Stamp {
             digest,
             mode: attr.mode,

@@ -4,8 +4,6 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rustix::io::Errno;
-
 use super::Vfs;
 use super::content::is_buffered;
 use super::error::{Error, Result};
@@ -26,11 +24,11 @@ impl Vfs {
             return Ok(true);
         }
         match self.committed(node, patience) {
-            Err(Error::CORRUPT) => {
+            Err(Error::Corrupt) => {
                 self.quarantine(node);
                 Ok(false)
             }
-            Err(error) if error.errno == Errno::AGAIN => Err(error),
+            Err(Error::WouldWait) => Err(Error::WouldWait),
             // Other errors are for who reads it.
             _ => Ok(true),
         }
@@ -46,9 +44,9 @@ impl Vfs {
             return Ok(());
         }
         match self.load(&node, Patience::Any) {
-            Err(Error::CORRUPT) => {
+            Err(Error::Corrupt) => {
                 self.quarantine(&node);
-                Err(Error::CORRUPT)
+                Err(Error::Corrupt)
             }
             Err(error) => Err(error),
             Ok(_) => Ok(()),
@@ -70,7 +68,7 @@ impl Vfs {
             return Ok(());
         };
         let Some(folder) = place.parent.folder() else {
-            return Err(Error::STALE);
+            return Err(Error::Stale);
         };
         {
             let _names = folder.names.lock();

@@ -42,7 +42,7 @@ impl Vfs {
         }
         let node = self.directory(ino)?;
         let Some(folder) = node.folder() else {
-            return Err(Error::NOT_A_DIRECTORY);
+            return Err(Error::NotADirectory);
         };
         let parent = node
             .place()

@@ -18,11 +18,11 @@ impl Vfs {
     pub fn setattr(&self, ino: u64, changes: &Changes) -> Result<Stat> {
         self.check_writable()?;
         if self.is_in_hidden(ino) {
-            return Err(Error::HIDDEN);
+            return Err(Error::Hidden);
         }
         let node = self.node(ino)?;
         if matches!(node.body, Body::Snapshot(_)) {
-            return Err(Error::HIDDEN);
+            return Err(Error::Hidden);
         }
         if let Some(size) = changes.size {
             self.truncate(ino, size)?;
@@ -48,7 +48,7 @@ impl Vfs {
                 return Ok(());
             };
             let Some(folder) = place.parent.folder() else {
-                return Err(Error::STALE);
+                return Err(Error::Stale);
             };
             let _names = folder.names.lock();
             if !node.is_at(&place) {

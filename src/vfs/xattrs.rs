@@ -15,12 +15,6 @@ use crate::tier::DIGEST_XATTR;
 /// How many bytes of extended attributes a file may have before it is committed.
 const STAGED_LIMIT: usize = 64 * 1024;
 
-const NO_ATTRIBUTE: Error = Error::new(Errno::NODATA, "no such extended attribute");
-const UNSUPPORTED: Error = Error::new(
-    Errno::OPNOTSUPP,
-    "only user extended attributes are supported",
-);
-
 /// Whether `key` is in the only name space that is served.
 pub(super) fn is_user(key: &OsStr) -> bool {
     key.as_bytes().starts_with(b"user.")
@@ -40,17 +34,19 @@ impl Vfs {
     pub fn xattr(&self, ino: u64, key: &OsStr) -> Result<Vec<u8>> {
         if !is_user(key) {
             // Asked by the kernel itself before writes (security.capability): the answer is 'none'.
-            return Err(NO_ATTRIBUTE);
+            return Err(Error::NoAttribute);
         }
         let Some(node) = self.visible(ino)? else {
-            return Err(NO_ATTRIBUTE);
+            return Err(Error::NoAttribute);
         };
         match self.staged(&node, |xattrs| {
             let found = xattrs.iter().find(|(own, _)| own == key);
-            found.map(|(_, value)| value.clone()).ok_or(NO_ATTRIBUTE)
+            found
+                .map(|(_, value)| value.clone())
+                .ok_or(Error::NoAttribute)
         })? {
             At::Done(value) => Ok(value),
-            At::Disk if key == DIGEST_XATTR && is_buffered(&node) => Err(NO_ATTRIBUTE),
+            At::Disk if key == DIGEST_XATTR && is_buffered(&node) => Err(Error::NoAttribute),
             At::Disk => self.at(&node, |dir, name| self.disk.xattr(dir, name, key)),
         }
     }
@@ -69,7 +65,7 @@ impl Vfs {
         })? {
             At::Done(keys) => keys,
             At::Disk => match self.at(&node, |dir, name| self.disk.xattrs(dir, name)) {
-                Err(error) if error.errno == Errno::OPNOTSUPP => Vec::new(),
+                Err(error) if error.errno() == Errno::OPNOTSUPP => Vec::new(),
                 other => other?,
             },
         };
@@ -85,9 +81,9 @@ impl Vfs {
     pub fn set_xattr(&self, ino: u64, key: &OsStr, value: &[u8], flags: u32) -> Result<()> {
         self.check_writable()?;
         if !is_user(key) {
-            return Err(UNSUPPORTED);
+            return Err(Error::UnsupportedAttribute);
         }
-        let node = self.visible(ino)?.ok_or(Error::HIDDEN)?;
+        let node = self.visible(ino)?.ok_or(Error::Hidden)?;
         if key == DIGEST_XATTR {
             return Ok(());
         }
@@ -99,10 +95,10 @@ impl Vfs {
                 .map(|(key, value)| key.len() + value.len())
                 .sum();
             match at {
-                Some(_) if flags.contains(XattrFlags::CREATE) => return Err(Error::EXISTS),
-                None if flags.contains(XattrFlags::REPLACE) => return Err(NO_ATTRIBUTE),
+                Some(_) if flags.contains(XattrFlags::CREATE) => return Err(Error::Exists),
+                None if flags.contains(XattrFlags::REPLACE) => return Err(Error::NoAttribute),
                 _ if used + key.len() + value.len() > STAGED_LIMIT => {
-                    return Err(Error::new(Errno::NOSPC, "too many extended attributes"));
+                    return Err(Error::TooManyAttributes);
                 }
                 Some(at) => xattrs[at].1 = value.to_vec(),
                 None => xattrs.push((key.to_owned(), value.to_vec())),
@@ -124,9 +120,9 @@ impl Vfs {
     pub fn remove_xattr(&self, ino: u64, key: &OsStr) -> Result<()> {
         self.check_writable()?;
         if !is_user(key) {
-            return Err(UNSUPPORTED);
+            return Err(Error::UnsupportedAttribute);
         }
-        let node = self.visible(ino)?.ok_or(Error::HIDDEN)?;
+        let node = self.visible(ino)?.ok_or(Error::Hidden)?;
         if key == DIGEST_XATTR {
             return Ok(());
         }
@@ -134,7 +130,7 @@ impl Vfs {
             let at = xattrs
                 .iter()
                 .position(|(own, _)| own == key)
-                .ok_or(NO_ATTRIBUTE)?;
+                .ok_or(Error::NoAttribute)?;
             xattrs.remove(at);
             Ok(())
         })?;
@@ -175,11 +171,11 @@ impl Vfs {
         if node.ino == super::ROOT {
             return Ok(apply(&self.disk.root(), OsStr::new("."))?);
         }
-        let place = node.place().ok_or(NO_ATTRIBUTE)?;
-        let folder = place.parent.folder().ok_or(Error::STALE)?;
+        let place = node.place().ok_or(Error::NoAttribute)?;
+        let folder = place.parent.folder().ok_or(Error::Stale)?;
         let _names = folder.names.lock();
         if !node.is_at(&place) {
-            return Err(NO_ATTRIBUTE);
+            return Err(Error::NoAttribute);
         }
         Ok(apply(&folder.disk, &place.name)?)
     }

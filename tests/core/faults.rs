@@ -316,7 +316,7 @@ fn what_was_written_in_place_stays_in_memory_until_it_can_be_persisted() {
                 },
                 |core| match core.vfs.persist_all().failed {
                     0 => Ok(()),
-                    _ => Err(Error::LOST),
+                    _ => Err(Error::Lost),
                 },
                 |core, result, step, context| {
                     assert_eq!(
@@ -400,7 +400,7 @@ fn a_directory_or_link_that_cannot_be_made_is_not_there() {
 
 fn assert_is_missing(core: &Core, name: &str, context: &str) {
     let found = core.vfs.lookup(ROOT, OsStr::new(name), Patience::Any);
-    assert_eq!(found.unwrap_err().errno, Errno::NOENT, "{context}");
+    assert_eq!(found.unwrap_err().errno(), Errno::NOENT, "{context}");
     let on_disk = core.dir.path().join(name);
     assert!(on_disk.symlink_metadata().is_err(), "{context}: on disk");
 }
@@ -418,7 +418,7 @@ fn an_eviction_that_fails_keeps_the_entry_and_is_made_up_for_by_the_next() {
         },
         |core| match core.vfs.sweep() {
             1 => Ok(()),
-            _ => Err(Error::LOST),
+            _ => Err(Error::Lost),
         },
         |core, result, _, context| {
             core.assert_agreement(context);
@@ -471,7 +471,7 @@ fn a_corrupt_entry_that_cannot_be_set_aside_is_not_served() {
             assert!(read.is_err(), "damaged content was served");
             match core.vfs.stats().quarantined {
                 1 => Ok(()),
-                _ => Err(Error::LOST),
+                _ => Err(Error::Lost),
             }
         },
         |core, _, _, context| {

@@ -321,7 +321,7 @@ impl Real {
             let stat = self
                 .vfs
                 .lookup(at.0, OsStr::new(NAMES[*name]), Patience::Any)
-                .map_err(|error| error.errno)?;
+                .map_err(|error| error.errno())?;
             self.vfs.forget(stat.ino, 1);
             at = (stat.ino, stat.kind);
         }
@@ -403,7 +403,7 @@ impl Real {
                 Ok(())
             }
         };
-        done.map_err(|error| error.errno)
+        done.map_err(|error| error.errno())
     }
 
     /// The tree as listings and reads show it.

@@ -62,7 +62,7 @@ impl Core {
                 true
             }
             Err(error) => {
-                assert_eq!(error.errno, Errno::NOENT);
+                assert_eq!(error.errno(), Errno::NOENT);
                 false
             }
         }
