@@ -34,7 +34,8 @@ pub fn hash_file(content: &[u8]) -> Result<String, Utf8Error> {
     Ok(hex(&hasher.finalize()))
 }
 
-fn hex(digest: &[u8]) -> String {
+/// Bytes as lower-case hex digits.
+pub(super) fn hex(digest: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(2 * digest.len());
     for byte in digest {

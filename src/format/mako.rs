@@ -19,6 +19,9 @@
 //! which Mako has written so, with a line more or less, since 0.1. The text is read line by line and
 //! never compiled.
 
+use super::marshal::MAX_LEN;
+use super::utf8::path_bytes;
+
 /// The first statement of every module.
 const IMPORT: &[u8] = b"from mako import ";
 
@@ -108,6 +111,98 @@ impl Seen {
     }
 }
 
+/// What a header's further lines say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Details {
+    /// `_modified_time`: when the module was generated, in seconds since 1970.
+    pub generated: Option<f64>,
+    /// `_template_filename` as the bytes of a path, of at most 4096; `None` for a template without a file.
+    pub file_name: Option<Vec<u8>>,
+    /// `_template_uri`: the template's name, of at most 4096 bytes.
+    pub uri: Option<String>,
+}
+
+/// Reads what follows the number in a header, as far as it is there.
+pub fn details(header: &Header<'_>) -> Details {
+    let mut details = Details::default();
+    let mut rest = header.rest;
+    for _ in 0..MAX_LINES {
+        let Some((line, after)) = split_line(rest) else {
+            break;
+        };
+        rest = after;
+        if let Some(time) = value(line, b"_modified_time") {
+            let time = std::str::from_utf8(time).ok();
+            details.generated = time.and_then(|time| time.parse().ok());
+        } else if let Some(literal) = value(line, b"_template_filename") {
+            details.file_name = literal_text(literal).and_then(|text| path_bytes(&text));
+        } else if let Some(literal) = value(line, b"_template_uri") {
+            details.uri = literal_text(literal).map(|text| String::from_utf8_lossy(&text).into());
+        } else if value(line, b"_source_encoding").is_some() || value(line, b"_exports").is_some() {
+            // The header's last lines; what follows is the template's own.
+            break;
+        }
+    }
+    details
+}
+
+/// The text of a string literal as Python's `repr` writes it, in UTF-8 in which lone surrogates may
+/// stand; `None` if it is anything else, or longer than a path may be.
+fn literal_text(literal: &[u8]) -> Option<Vec<u8>> {
+    let literal = literal.strip_prefix(b"u").unwrap_or(literal);
+    let (&quote, rest) = literal.split_first()?;
+    let body = rest.strip_suffix(&[quote])?;
+    if !matches!(quote, b'\'' | b'"') || body.len() > 4 * MAX_LEN {
+        return None;
+    }
+    let mut text = Vec::with_capacity(body.len());
+    let mut bytes = body.iter().copied();
+    while let Some(byte) = bytes.next() {
+        if byte == quote {
+            return None;
+        }
+        if byte != b'\\' {
+            text.push(byte);
+            continue;
+        }
+        let digits = match bytes.next()? {
+            b'n' => Err(b'\n'),
+            b'r' => Err(b'\r'),
+            b't' => Err(b'\t'),
+            other @ (b'\\' | b'\'' | b'"') => Err(other),
+            b'x' => Ok(2),
+            b'u' => Ok(4),
+            b'U' => Ok(8),
+            _ => return None,
+        };
+        match digits {
+            Err(byte) => text.push(byte),
+            Ok(digits) => {
+                let mut code = 0u32;
+                for _ in 0..digits {
+                    code = code << 4 | char::from(bytes.next()?).to_digit(16)?;
+                }
+                push_code(&mut text, code)?;
+            }
+        }
+    }
+    (text.len() <= MAX_LEN).then_some(text)
+}
+
+/// Adds a code point in UTF-8, a surrogate included.
+fn push_code(text: &mut Vec<u8>, code: u32) -> Option<()> {
+    match char::from_u32(code) {
+        Some(c) => text.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        None if code < 0x11_0000 => text.extend([
+            0xe0 | (code >> 12) as u8,
+            0x80 | (code >> 6 & 0x3f) as u8,
+            0x80 | (code & 0x3f) as u8,
+        ]),
+        None => return None,
+    }
+    Some(())
+}
+
 /// What follows `name =` on a line, without the spaces around it.
 fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let rest = line.strip_prefix(name)?.trim_ascii();
@@ -139,6 +234,47 @@ mod tests {
         ] {
             assert_eq!(header(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn the_template_is_read_from_its_literals() {
+        let read = |lines: &str| details(&header(format!("{MODULE}{lines}").as_bytes()).unwrap());
+        let all = read(
+            "_enable_loop = True\n_template_filename = '/srv/t/\\xe9\\'\\u20ac\\udcff.html'\n_template_uri = \"a'b.html\"\n_source_encoding = 'utf-8'\n",
+        );
+        assert_eq!(all.generated, Some(1764142395.123));
+        assert_eq!(
+            all.file_name.unwrap(),
+            "/srv/t/é'€"
+                .bytes()
+                .chain(*b"\xff.html")
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(all.uri.unwrap(), "a'b.html");
+        let old = read("_template_filename=u'/a'\n_template_uri=u'a'\n");
+        assert_eq!(old.file_name.unwrap(), b"/a");
+        let none = read("_template_filename = None\n_template_uri = 'memory:0x1'\n");
+        assert_eq!(none.file_name, None);
+        for bad in [
+            "'a",
+            "a'",
+            "'a'b'",
+            "'\\q'",
+            "'\\x0'",
+            "'\\U00110000'",
+            "''.join(x)",
+            "",
+        ] {
+            let read = read(&format!("_template_filename = {bad}\n"));
+            assert_eq!(read.file_name, None, "{bad}");
+        }
+        let long = read(&format!(
+            "_template_filename = '/{}'\n",
+            "a".repeat(1 << 20)
+        ));
+        assert_eq!(long.file_name, None);
+        let after = read("_source_encoding = 'utf-8'\n_template_uri = 'x'\n");
+        assert_eq!(after.uri, None);
     }
 
     #[test]

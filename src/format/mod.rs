@@ -6,6 +6,8 @@
 //! |---|---|
 //! | [`engine`] | whose entry a file is, from its name and first bytes |
 //! | [`jinja2`], [`mako`], [`importlib`] | the other engines' entries |
+//! | [`identity`] | what an entry says of itself: engine, version, template, source file, fingerprint |
+//! | [`source`] | whether an entry was made of what is in its source file now |
 //! | [`frame`] | legacy, v2, v3 and v4 entries, both ways |
 //! | [`pattern`], [`name`], [`version`] | an entry's file name, both ways |
 //! | [`temporary`] | the temporary names of kida, Jinja2, importlib and Mako |
@@ -17,6 +19,7 @@
 pub mod engine;
 pub mod frame;
 pub mod hash;
+pub mod identity;
 pub mod importlib;
 pub mod jinja2;
 pub mod mako;
@@ -24,6 +27,7 @@ pub mod marshal;
 pub mod name;
 pub mod pattern;
 pub mod pickle;
+pub mod source;
 pub mod temporary;
 mod utf8;
 pub mod version;
@@ -32,7 +36,9 @@ pub mod warnings;
 pub use engine::{Engine, Engines, Kind, NameKind};
 pub use frame::{Entry, Format, FrameError, Section, is_unknown_format};
 pub use hash::{hash_file, hash_source};
+pub use identity::{File, Identity};
 pub use name::{EntryName, NameError, normalize_template_name};
 pub use pattern::{Pattern, PatternError};
+pub use source::{Digests, Fingerprint, Mtime, SourceFile, SourceState};
 pub use temporary::{Temporary, temporary_name};
 pub use version::{VersionTag, VersionTagError};

@@ -14,6 +14,25 @@ pub(super) fn bad_utf8(text: &[u8]) -> Option<usize> {
     None
 }
 
+/// The bytes of the path that a text of Python's stands for (`os.fsencode`): UTF-8, in which a lone
+/// surrogate from U+DC80 to U+DCFF is the byte 80 to FF that was no UTF-8. `None` if the text is not
+/// UTF-8 or has another lone surrogate, which no path has.
+pub(super) fn path_bytes(text: &[u8]) -> Option<Vec<u8>> {
+    let mut path = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Err(error) = std::str::from_utf8(rest) {
+        let (good, bad) = rest.split_at(error.valid_up_to());
+        let [0xed, second @ 0xb2..=0xb3, third @ 0x80..=0xbf, after @ ..] = bad else {
+            return None;
+        };
+        path.extend_from_slice(good);
+        path.push((second & 0x03) << 6 | third & 0x3f);
+        rest = after;
+    }
+    path.extend_from_slice(rest);
+    Some(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +53,17 @@ mod tests {
         for (text, bad) in cases {
             assert_eq!(bad_utf8(text), bad, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_path_has_the_bytes_that_python_escaped() {
+        assert_eq!(path_bytes("aü".as_bytes()).unwrap(), "aü".as_bytes());
+        // '\udc80' and '\udcff'.
+        assert_eq!(
+            path_bytes(b"x\xed\xb2\x80y\xed\xb3\xbf").unwrap(),
+            b"x\x80y\xff"
+        );
+        assert_eq!(path_bytes(b"\xed\xa0\x80"), None);
+        assert_eq!(path_bytes(b"\xff"), None);
     }
 }

@@ -80,12 +80,7 @@ const FLAG_NAMES: [(i32, &str); 13] = [
 /// # Errors
 /// The stream does not unmarshal, or not to a code object.
 pub fn describe(data: &[u8]) -> Result<CodeInfo, MarshalError> {
-    let outcome = Machine::new(data, Recorder::default()).run()?;
-    let tree = Tree {
-        data,
-        nodes: outcome.observer.nodes,
-        refs: outcome.observer.refs,
-    };
+    let tree = Tree::read(data)?;
     let mut left = MAX_ITEMS;
     tree.describe(0, MAX_FUNCTIONS_DEEP, &mut left)
         .ok_or(MarshalError {
@@ -139,6 +134,16 @@ pub(super) struct Tree<'a> {
 }
 
 impl<'a> Tree<'a> {
+    /// Reads a stream whole.
+    pub(super) fn read(data: &'a [u8]) -> Result<Self, MarshalError> {
+        let outcome = Machine::new(data, Recorder::default()).run()?;
+        Ok(Self {
+            data,
+            nodes: outcome.observer.nodes,
+            refs: outcome.observer.refs,
+        })
+    }
+
     /// The object at a node, references followed, and the node that it is at.
     pub(super) fn get(&self, node: usize) -> Option<(Token<'a>, usize)> {
         let token = |node: usize| {

@@ -23,12 +23,14 @@ mod code;
 mod describe;
 mod error;
 mod machine;
+mod origin;
 mod repr;
 mod token;
 
 pub use describe::{CodeInfo, describe};
 pub use error::{CodeFault, MarshalError, MarshalErrorKind};
 use machine::Machine;
+pub use origin::{MAX_LEN, Origin, origin};
 
 /// What [`check_any`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
