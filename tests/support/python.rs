@@ -36,6 +36,68 @@ fn find() -> PathBuf {
     }
 }
 
+/// Where the packages of [`python`] lie, for other interpreters to import the pure ones from.
+pub(crate) fn packages() -> PathBuf {
+    let output = Command::new(python())
+        .args([
+            "-s",
+            "-c",
+            "import sysconfig; print(sysconfig.get_path('purelib'))",
+        ])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap().trim_end().into()
+}
+
+/// Every interpreter from CPython 3.11 on that can be found, one of each release: [`python`], then
+/// those on PATH and pyenv's.
+pub(crate) fn pythons() -> Vec<PathBuf> {
+    let mut found = vec![python()];
+    let mut releases = vec![release_of(&found[0]).unwrap()];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let pyenv = std::fs::read_dir(Path::new(&home).join(".pyenv/versions"));
+    let pyenv = pyenv.into_iter().flatten().flatten();
+    folders.extend(pyenv.map(|version| version.path().join("bin")));
+    for folder in folders {
+        for minor in 11..=14 {
+            let candidate = folder.join(format!("python3.{minor}"));
+            // pyenv's shims are there for each release, and refuse all but the chosen one.
+            if let Some(release) = candidate
+                .is_file()
+                .then(|| release_of(&candidate))
+                .flatten()
+                && !releases.contains(&release)
+            {
+                releases.push(release);
+                found.push(candidate);
+            }
+        }
+    }
+    found
+}
+
+/// An interpreter's release, such as `3.11`; `None` if it does not run.
+fn release_of(python: &Path) -> Option<String> {
+    let output = Command::new(python)
+        .args([
+            "-s",
+            "-E",
+            "-c",
+            "import sys; print('%d.%d' % sys.version_info[:2])",
+        ])
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let release = String::from_utf8(output.stdout).ok()?;
+    output
+        .status
+        .success()
+        .then(|| release.trim_end().to_owned())
+}
+
 /// A Python process that answers questions until it is dropped.
 pub(crate) struct Oracle {
     child: Child,
