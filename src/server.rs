@@ -92,7 +92,9 @@ pub fn serve(
         &mount_point,
         &MountOptions {
             source: mount::source(&mount_point, config.backing.as_deref()),
-            read_only: config.read_only,
+            // By the kernel's refusal an engine could not even make the temporary file whose rename it would
+            // forgive: what is refused is decided here.
+            read_only: false,
             allow_other: config.allow_other,
         },
     )?;

@@ -3,6 +3,7 @@
 //! After the daemon has mounted over its own backing directory, naming that path would lead back
 //! into the mount and deadlock. So everything here starts from a descriptor that was opened before.
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, StatVfs, Uid, XattrFlags};
 use rustix::io::{Errno, ReadWriteFlags, Result};
 
@@ -95,7 +97,12 @@ pub struct DiskTier {
     /// Whether the backing filesystem has user extended attributes.
     digests: AtomicBool,
     faults: Option<Arc<dyn Faults>>,
+    /// The owners and groups that were tried: whether a file can be given to them.
+    owners: Mutex<HashMap<(u32, u32), Result<()>>>,
 }
+
+/// Owners remembered at the most.
+const MAX_OWNERS: usize = 1_024;
 
 /// The folders below [`PRIVATE_DIR`].
 #[derive(Debug)]
@@ -162,6 +169,7 @@ impl DiskTier {
             private,
             digests: AtomicBool::new(true),
             faults,
+            owners: Mutex::default(),
         };
         tier.try_attributes()?;
         Ok(tier)
@@ -386,6 +394,41 @@ impl DiskTier {
         self.writable()?
             .drafts
             .begin(mode(bits) | Mode::RUSR | Mode::WUSR)
+    }
+
+    /// Whether a file can be given to user `uid` and group `gid`: tried once with an empty draft, since it depends on
+    /// capabilities, groups, user namespaces and the filesystem.
+    ///
+    /// # Errors
+    /// EPERM; EOVERFLOW for a user or group that is not known in this user namespace.
+    pub fn can_give_to(&self, uid: u32, gid: u32) -> Result<()> {
+        if (uid, gid)
+            == (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            )
+        {
+            return Ok(());
+        }
+        if let Some(known) = self.owners.lock().get(&(uid, gid)) {
+            return *known;
+        }
+        let Ok(draft) = self.begin(0o600) else {
+            // For another reason, which the commit will tell.
+            return Ok(());
+        };
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        let given = match rustix::fs::fchown(&draft.fd, owner.0, owner.1) {
+            Err(Errno::INVAL) => Err(Errno::OVERFLOW),
+            Err(Errno::PERM) => Err(Errno::PERM),
+            _ => Ok(()),
+        };
+        let mut owners = self.owners.lock();
+        if owners.len() >= MAX_OWNERS {
+            owners.clear();
+        }
+        owners.insert((uid, gid), given);
+        given
     }
 
     /// Writes all of `bytes` at `offset`.

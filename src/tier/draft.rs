@@ -26,16 +26,44 @@ pub(super) struct Drafts {
     serial: AtomicU64,
     unnamed: AtomicBool,
     link_by_descriptor: AtomicBool,
+    /// Whether a rename can be told not to replace.
+    rename_flags: AtomicBool,
 }
 
 impl Drafts {
     /// `dir` must be private to this process: names in it are made up here.
     pub(super) fn new(dir: OwnedFd) -> Self {
-        Self {
+        let drafts = Self {
             dir: Arc::new(dir),
             serial: AtomicU64::new(0),
             unnamed: AtomicBool::new(true),
             link_by_descriptor: AtomicBool::new(true),
+            rename_flags: AtomicBool::new(true),
+        };
+        drafts.try_unnamed();
+        drafts
+    }
+
+    /// Finds out whether an unnamed draft can be given a name here: /proc may be missing, the filesystem may have
+    /// one and not the other. What fails for another reason is left for the first commit to tell.
+    fn try_unnamed(&self) {
+        let Ok(draft) = self.begin(Mode::RUSR | Mode::WUSR) else {
+            return;
+        };
+        if draft.named.is_some() {
+            return;
+        }
+        let name = self.fresh_name();
+        match self.link(&draft.fd, &*self.dir, OsStr::new(&name)) {
+            Ok(()) => {
+                // What cannot be removed now is removed by the next start.
+                let _ = rustix::fs::unlinkat(&*self.dir, name.as_str(), AtFlags::empty());
+            }
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::IO) => {}
+            Err(error) => {
+                log::debug!("files without a name cannot be given one here ({error})");
+                self.unnamed.store(false, Ordering::Relaxed);
+            }
         }
     }
 
@@ -95,11 +123,10 @@ impl Drafts {
         let Some(named) = draft.named.take() else {
             return Err(Errno::INVAL);
         };
-        let flags = match how {
-            Publish::New => RenameFlags::NOREPLACE,
-            Publish::Replace => RenameFlags::empty(),
+        let renamed = match how {
+            Publish::New => self.rename_new(&named, dir, name),
+            Publish::Replace => rustix::fs::renameat(&*named.dir, named.name.as_str(), dir, name),
         };
-        let renamed = rustix::fs::renameat_with(&*named.dir, named.name.as_str(), dir, name, flags);
         match renamed {
             Ok(()) => {
                 named.forget();
@@ -109,6 +136,37 @@ impl Drafts {
                 draft.named = Some(named);
                 Err(error)
             }
+        }
+    }
+
+    /// Renames to a name that must be free.
+    ///
+    /// NFS, 9p and FUSE filesystems have no flags for that (EINVAL), nor has a kernel before 3.15 (ENOSYS). A link
+    /// fails if the name is taken just so. Where there are no links either, the name is looked for first: names in
+    /// the backing directory are the daemon's to make, so nobody else takes it in between.
+    fn rename_new(&self, named: &Named, dir: impl AsFd, name: &OsStr) -> Result<()> {
+        let own = named.name.as_str();
+        if self.rename_flags.load(Ordering::Relaxed) {
+            let flags = RenameFlags::NOREPLACE;
+            match rustix::fs::renameat_with(&*named.dir, own, &dir, name, flags) {
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    self.rename_flags.store(false, Ordering::Relaxed);
+                }
+                other => return other,
+            }
+        }
+        match rustix::fs::linkat(&*named.dir, own, &dir, name, AtFlags::empty()) {
+            Ok(()) => {
+                // What cannot be removed now is removed by the next start.
+                let _ = rustix::fs::unlinkat(&*named.dir, own, AtFlags::empty());
+                Ok(())
+            }
+            Err(Errno::EXIST) => Err(Errno::EXIST),
+            Err(_) => match rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => Err(Errno::EXIST),
+                Err(Errno::NOENT) => rustix::fs::renameat(&*named.dir, own, dir, name),
+                Err(error) => Err(error),
+            },
         }
     }
 

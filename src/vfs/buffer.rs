@@ -146,6 +146,15 @@ impl Buffer {
         Ok(())
     }
 
+    /// Lets go of the content: it will never be whole.
+    pub(super) fn give_up(&mut self) {
+        self.unsettle(0);
+        self.draft = None;
+        self.bytes = Vec::new();
+        self.staging.release(self.reserved);
+        self.reserved = 0;
+    }
+
     /// Brings the digest up to date, and with `disk` the draft too: begun with permission bits `mode` if
     /// there is none. Engines append, so each byte is hashed and written once.
     pub(super) fn settle(&mut self, disk: Option<(&DiskTier, u32)>) -> rustix::io::Result<()> {

@@ -64,8 +64,13 @@ impl Vfs {
         self.check_writable()?;
         self.check_name(from.0, from.1)?;
         self.check_name(to.0, to.1)?;
-        let size = self.staged_size(from)?;
+        let source = self.child_of(from)?;
         let target = self.child_of(to)?;
+        self.check_whole(source.as_ref(), to)?;
+        if mode == RenameMode::Exchange {
+            self.check_whole(target.as_ref(), from)?;
+        }
+        let size = self.staged_size(from)?;
         if let Some(size) = size {
             let replaced = target.as_deref().filter(|_| mode != RenameMode::Exchange);
             self.make_room(size, replaced)?;
@@ -83,6 +88,19 @@ impl Vfs {
         };
         // A flush that failed is no reason to rename once more: that has been done.
         renamed?
+    }
+
+    /// Fails if a file that is to be renamed to `to` is not whole. What is in a directory is committed.
+    fn check_whole(&self, source: Option<&Arc<Node>>, to: (u64, &OsStr)) -> Result<()> {
+        let Some(source) = source else { return Ok(()) };
+        if let Some(error) = source.broken() {
+            self.refused.note(source.ino, to.0, Name::from(to.1), error);
+            return Err(error);
+        }
+        if source.kind() == Kind::Directory {
+            self.commit_below(source)?;
+        }
+        Ok(())
     }
 
     fn child_of(&self, (parent, name): (u64, &OsStr)) -> Result<Option<Arc<Node>>> {
@@ -197,6 +215,9 @@ impl Vfs {
         let Content::Buffered(buffer) = &mut *content else {
             return Err(Error::Stale);
         };
+        if let Some(error) = source.broken() {
+            return Err(error);
+        }
         let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
         let mut draft = self.draft(source, buffer, None)?;
         let replaced = target.filter(|target| self.is_on_disk(target));
@@ -321,6 +342,7 @@ impl Vfs {
         target: Option<&Arc<Node>>,
     ) -> Result<()> {
         let place = to.place();
+        self.refused.committed(to.parent.ino, &place.name);
         from.folder()?.children.write().remove(from.name);
         to.folder()?
             .children

@@ -87,6 +87,9 @@ impl Vfs {
         loop {
             let held = match &*content.lock() {
                 Content::Buffered(buffer) => {
+                    if let Some(error) = node.broken().filter(|_| self.is_temporary(&node)) {
+                        return Err(error);
+                    }
                     node.was_read.store(true, Ordering::Release);
                     let bytes = buffer.bytes();
                     return Ok(Bytes::Owned(

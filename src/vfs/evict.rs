@@ -119,9 +119,7 @@ impl Vfs {
             self.sweeper.ask();
         }
         self.sweeper.run(self.config.sweep_interval, || {
-            if !self.config.read_only {
-                self.sweep();
-            }
+            self.sweep();
         });
     }
 
@@ -166,6 +164,10 @@ impl Vfs {
         let Ok(node) = self.node(victim.id) else {
             return false;
         };
+        // A mount without writes has staged files too, and nothing else of its own.
+        if self.config.read_only && victim.reason != Reason::StaleTemp {
+            return false;
+        }
         let Some(place) = node.place() else {
             return false;
         };

@@ -19,6 +19,7 @@ mod notice;
 mod persist;
 mod quarantine;
 mod readdir;
+mod refused;
 mod report;
 mod scan;
 mod setattr;
@@ -50,6 +51,7 @@ use crate::tier::{DiskTier, Faults, MemoryTier};
 use buffer::Staging;
 use node::{Body, Folder, Node};
 use persist::InPlace;
+use refused::Refused;
 
 /// The inode number of the mount's root.
 pub const ROOT: u64 = 1;
@@ -82,6 +84,7 @@ pub struct Vfs {
     root: Arc<Node>,
     next_ino: AtomicU64,
     in_place: InPlace,
+    refused: Refused,
     notices: Notices,
     counters: Counters,
     about: About,
@@ -124,6 +127,7 @@ impl Vfs {
             nodes: DashMap::new(),
             next_ino: AtomicU64::new(hidden::FIRST_FREE_INO),
             in_place: InPlace::default(),
+            refused: Refused::default(),
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             root: Arc::clone(&root),

@@ -80,6 +80,13 @@ impl Vfs {
         }
     }
 
+    /// Whether a file with this owner and group can be committed: what cannot is refused when it is made.
+    pub(super) fn check_owner(&self, attr: &Attr) -> Result<()> {
+        self.disk
+            .can_give_to(attr.uid, attr.gid)
+            .map_err(Error::Owner)
+    }
+
     pub(super) fn touch_directory(&self, node: &Node) {
         let now = self.now();
         let mut meta = node.meta.lock();
@@ -91,7 +98,8 @@ impl Vfs {
     /// is what is returned, unless `exclusive`.
     ///
     /// # Errors
-    /// EEXIST, EISDIR, EROFS, ENAMETOOLONG, ENOTDIR, ESTALE, EPERM in the hidden folder.
+    /// EEXIST, EISDIR, EROFS, ENAMETOOLONG, ENOTDIR, ESTALE, EPERM in the hidden folder and for an owner that the
+    /// daemon may not give to a file.
     pub fn create(
         &self,
         parent: u64,
@@ -100,12 +108,19 @@ impl Vfs {
         caller: Caller,
         exclusive: bool,
     ) -> Result<Stat> {
-        self.check_writable()?;
+        // In a mount without writes too an engine's temporary file can be made: engines forgive the rename that
+        // then fails, but not this.
+        if self.config.pattern.temporary_name(name).is_none() {
+            self.check_writable()?;
+        }
         self.check_name(parent, name)?;
+        self.refused.check(parent, name)?;
         let parent = self.directory(parent)?;
         let Some(folder) = parent.folder() else {
             return Err(Error::NotADirectory);
         };
+        let attr = self.attr_for(&parent, mode, caller);
+        self.check_owner(&attr)?;
         let _names = folder.names.lock();
         if let Some(node) = folder.children.read().get(name) {
             return match (exclusive, node.kind()) {
@@ -119,7 +134,6 @@ impl Vfs {
         }
         let buffer = Buffer::new(&self.staging, Vec::new(), false)?;
         let body = Body::File(Mutex::new(Content::Buffered(Box::new(buffer))));
-        let attr = self.attr_for(&parent, mode, caller);
         let node = self.enter(&parent, name, attr, body);
         node.verified
             .store(true, std::sync::atomic::Ordering::Release);
@@ -234,7 +248,6 @@ impl Vfs {
     }
 
     fn remove(&self, parent: u64, name: &OsStr, expected: Kind) -> Result<()> {
-        self.check_writable()?;
         self.check_name(parent, name)?;
         let parent = self.directory(parent)?;
         let Some(folder) = parent.folder() else {
@@ -247,6 +260,9 @@ impl Vfs {
             .get(name)
             .cloned()
             .ok_or(Error::NoEntry)?;
+        if !self.is_temporary(&node) {
+            self.check_writable()?;
+        }
         match (expected, node.folder()) {
             (Kind::Directory, None) => return Err(Error::NotADirectory),
             (Kind::Directory, Some(own)) if !own.children.read().is_empty() => {
@@ -305,6 +321,7 @@ impl Vfs {
         }
         self.discharge(node);
         self.memory.remove(node.ino);
+        self.refused.clear(node.ino);
         self.forget_number(node);
         if !node.is_known() {
             self.nodes.remove(&node.ino);

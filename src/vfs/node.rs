@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::attr::{Attr, Kind, Stat};
 use super::buffer::Buffer;
+use super::error::Error;
 use crate::tier::{Directory, DiskFile};
 
 /// A name, shared by the directory that lists it and the inode that has it.
@@ -27,6 +28,8 @@ pub(super) struct Meta {
     pub(super) attr: Attr,
     /// `None` for the root, and once the name is gone.
     pub(super) place: Option<Place>,
+    /// Why a write to it failed before it was ever committed: it is not whole, and must not be renamed.
+    pub(super) broken: Option<Error>,
 }
 
 /// An inode. Its number is never used again, so the generation can stay 0.
@@ -174,7 +177,11 @@ impl Node {
         Self {
             ino,
             last_used: AtomicU64::new(nanos(attr.atime)),
-            meta: Mutex::new(Meta { attr, place }),
+            meta: Mutex::new(Meta {
+                attr,
+                place,
+                broken: None,
+            }),
             body,
             lookups: AtomicU64::new(0),
             version: AtomicU64::new(0),
@@ -232,6 +239,11 @@ impl Node {
             Body::File(_) => self.verified.load(Ordering::Acquire),
             _ => true,
         }
+    }
+
+    /// Why it must not be renamed, if it must not: a part of its content is missing.
+    pub(super) fn broken(&self) -> Option<Error> {
+        self.meta.lock().broken
     }
 
     pub(super) fn place(&self) -> Option<Place> {

@@ -306,7 +306,11 @@ impl Vfs {
     /// tried again by the rename, and told to it.
     pub fn prepare(&self, ino: u64) {
         let Ok(node) = self.node(ino) else { return };
-        if self.config.durability == Durability::Async || !self.is_temporary(&node) {
+        if self.config.durability == Durability::Async
+            || self.config.read_only
+            || !self.is_temporary(&node)
+            || node.broken().is_some()
+        {
             return;
         }
         let mode = node.meta.lock().attr.mode;

@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+use super::Vfs;
 use super::attr::Stat;
 use super::error::{Error, Result};
 use super::node::Node;
-use super::{ROOT, Vfs};
 
 /// One name of a listing.
 #[derive(Debug, Clone, Copy)]
@@ -87,20 +87,30 @@ impl Vfs {
         self.root.stat()
     }
 
-    /// All inodes below the root, directories before what is in them.
+    /// All inodes below the root, directories before what is in them. No lock is held while one is visited.
     pub(super) fn walk(&self, visit: &mut dyn FnMut(&Arc<Node>)) {
-        let mut todo = vec![Arc::clone(&self.root)];
-        while let Some(parent) = todo.pop() {
-            let Some(folder) = parent.folder() else {
-                continue;
-            };
-            for node in folder.children.read().nodes() {
-                visit(node);
-                if node.folder().is_some() {
-                    todo.push(Arc::clone(node));
+        self.below(&self.root).for_each(|node| visit(&node));
+    }
+
+    /// All inodes below a directory, directories before what is in them: of each directory what is in it when it
+    /// is come to.
+    pub(super) fn below(&self, directory: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
+        let mut folders = vec![Arc::clone(directory)];
+        let mut found = Vec::new().into_iter();
+        std::iter::from_fn(move || {
+            loop {
+                if let Some(node) = found.next() {
+                    return Some(node);
                 }
+                let folder = folders.pop()?;
+                let children: Vec<Arc<Node>> = match folder.folder() {
+                    Some(folder) => folder.children.read().nodes().cloned().collect(),
+                    None => continue,
+                };
+                let inside = children.iter().filter(|child| child.folder().is_some());
+                folders.extend(inside.cloned());
+                found = children.into_iter();
             }
-        }
-        debug_assert_eq!(self.root.ino, ROOT);
+        })
     }
 }

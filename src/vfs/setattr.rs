@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::Vfs;
-use super::attr::{Changes, Kind, SetTime, Stat};
+use super::attr::{Attr, Changes, Kind, SetTime, Stat};
 use super::error::{Error, Result};
 use super::node::{Body, Node};
 
@@ -16,11 +16,13 @@ impl Vfs {
     /// EROFS, ESTALE, EISDIR (the size of a directory), EPERM in the hidden folder; as [`Vfs::write`] for the size;
     /// those of the backing filesystem, EPERM for an owner that the daemon's user may not set.
     pub fn setattr(&self, ino: u64, changes: &Changes) -> Result<Stat> {
-        self.check_writable()?;
         if self.is_in_hidden(ino) {
             return Err(Error::Hidden);
         }
         let node = self.node(ino)?;
+        if !self.is_temporary(&node) {
+            self.check_writable()?;
+        }
         if matches!(node.body, Body::Snapshot(_)) {
             return Err(Error::Hidden);
         }
@@ -68,6 +70,14 @@ impl Vfs {
         if owned && changes.mode.is_none() && node.kind() == Kind::File {
             // As chown(2) does for whoever lacks CAP_FSETID; here for everybody.
             mode &= !SET_ID;
+        }
+        if owned && !self.is_on_disk(node) {
+            // What cannot be stored later is refused now.
+            self.check_owner(&Attr {
+                uid: changes.uid.unwrap_or(before.uid),
+                gid: changes.gid.unwrap_or(before.gid),
+                ..before
+            })?;
         }
         self.on_disk(node, |dir, name| {
             if owned {
