@@ -62,6 +62,8 @@ pub(super) struct Buffer {
     draft: Option<Draft>,
     /// Whether the backing directory has a file under this name: an older state of this content.
     pub(super) on_disk: bool,
+    /// Whether it was never committed under any name.
+    pub(super) staged: bool,
     /// Whether a program asked for this content to be on the medium (fsync) before it was committed.
     pub(super) flush_wanted: bool,
     /// Extended attributes, unless the backing file has them: see `own_xattrs`.
@@ -87,6 +89,7 @@ impl Buffer {
             digester: Digester::default(),
             draft: None,
             on_disk,
+            staged: true,
             flush_wanted: false,
             xattrs: Vec::new(),
             own_xattrs: !on_disk,

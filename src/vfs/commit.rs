@@ -66,9 +66,14 @@ impl Vfs {
         self.check_name(to.0, to.1)?;
         let source = self.child_of(from)?;
         let target = self.child_of(to)?;
-        self.check_whole(source.as_ref(), to)?;
-        if mode == RenameMode::Exchange {
-            self.check_whole(target.as_ref(), from)?;
+        let sides = (self.side(from)?, self.side(to)?);
+        let source = source.ok_or(Error::NoEntry)?;
+        if !self.check_names(&sides, &source, target.as_ref(), mode)? {
+            return Ok(());
+        }
+        self.check_whole(&source, to)?;
+        if let (Some(target), RenameMode::Exchange) = (&target, mode) {
+            self.check_whole(target, from)?;
         }
         let size = self.staged_size(from)?;
         if let Some(size) = size {
@@ -77,8 +82,11 @@ impl Vfs {
         }
         let renamed = match self.try_rename(from, to, mode) {
             Err(error) if is_full(&error) => {
-                let source = self.child_of(from)?;
-                let spared: Vec<u64> = source.iter().chain(&target).map(|node| node.ino).collect();
+                let spared: Vec<u64> = [&source]
+                    .into_iter()
+                    .chain(&target)
+                    .map(|node| node.ino)
+                    .collect();
                 if !self.relieve(size.unwrap_or(0), &spared) {
                     return Err(error);
                 }
@@ -91,8 +99,7 @@ impl Vfs {
     }
 
     /// Fails if a file that is to be renamed to `to` is not whole. What is in a directory is committed.
-    fn check_whole(&self, source: Option<&Arc<Node>>, to: (u64, &OsStr)) -> Result<()> {
-        let Some(source) = source else { return Ok(()) };
+    fn check_whole(&self, source: &Arc<Node>, to: (u64, &OsStr)) -> Result<()> {
         if let Some(error) = source.broken() {
             self.refused.note(source.ino, to.0, Name::from(to.1), error);
             return Err(error);
@@ -140,14 +147,8 @@ impl Vfs {
         to: (u64, &OsStr),
         mode: RenameMode,
     ) -> Result<Flushed> {
-        let from = Side {
-            parent: self.directory(from.0)?,
-            name: from.1,
-        };
-        let to = Side {
-            parent: self.directory(to.0)?,
-            name: to.1,
-        };
+        let sides = (self.side(from)?, self.side(to)?);
+        let (from, to) = &sides;
         let (first, second) = if from.parent.ino <= to.parent.ino {
             (from.folder()?, to.folder()?)
         } else {
@@ -158,35 +159,55 @@ impl Vfs {
 
         let source = from.child()?.ok_or(Error::NoEntry)?;
         let target = to.child()?;
-        match (&target, mode) {
-            (Some(target), _) if target.ino == source.ino => return Ok(Ok(())),
-            (Some(_), RenameMode::NoReplace) => return Err(Error::Exists),
-            (None, RenameMode::Exchange) => return Err(Error::NoEntry),
-            (Some(target), RenameMode::Exchange) => {
-                self.check_no_loop(&source, &to.parent)?;
-                self.check_no_loop(target, &from.parent)?;
-                return self.exchange(&from, &to, &source, target);
-            }
-            (Some(target), RenameMode::Replace) => check_replaceable(&source, target)?,
-            (None, _) => {}
+        if !self.check_names(&sides, &source, target.as_ref(), mode)? {
+            return Ok(Ok(()));
         }
-        self.check_no_loop(&source, &to.parent)?;
+        if let (Some(target), RenameMode::Exchange) = (&target, mode) {
+            return self.exchange(from, to, &source, target);
+        }
         let began = Instant::now();
         let committing = !self.is_on_disk(&source);
         let flushed = if !committing {
-            self.rename_on_disk(&from, &to, &source, target.as_ref())?
+            self.rename_on_disk(from, to, &source, target.as_ref())?
         } else if self.may_wait(&source, to.name, target.as_deref()) {
-            self.commit_in_memory(&to, &source, target.as_ref())?;
+            self.commit_in_memory(to, &source, target.as_ref())?;
             Ok(())
         } else {
-            self.commit(&to, &source, target.as_ref())?
+            self.commit(to, &source, target.as_ref())?
         };
-        self.renamed(&from, &to, &source, target.as_ref())?;
+        self.renamed(from, to, &source, target.as_ref())?;
         if committing {
             self.in_place_changed(&source);
             self.counters.commit(began.elapsed());
         }
         Ok(flushed)
+    }
+
+    /// What a rename may do with these names; false: nothing is to be done.
+    fn check_names(
+        &self,
+        (from, to): &(Side<'_>, Side<'_>),
+        source: &Node,
+        target: Option<&Arc<Node>>,
+        mode: RenameMode,
+    ) -> Result<bool> {
+        match (target, mode) {
+            (Some(target), _) if target.ino == source.ino => return Ok(false),
+            (Some(_), RenameMode::NoReplace) => return Err(Error::Exists),
+            (None, RenameMode::Exchange) => return Err(Error::NoEntry),
+            (Some(target), RenameMode::Exchange) => self.check_no_loop(target, &from.parent)?,
+            (Some(target), RenameMode::Replace) => check_replaceable(source, target)?,
+            (None, _) => {}
+        }
+        self.check_no_loop(source, &to.parent)?;
+        Ok(true)
+    }
+
+    fn side<'a>(&self, (parent, name): (u64, &'a OsStr)) -> Result<Side<'a>> {
+        Ok(Side {
+            parent: self.directory(parent)?,
+            name,
+        })
     }
 
     /// Whether a commit may be written later (`--durability async`). Not if a program has flushed the
@@ -244,6 +265,9 @@ impl Vfs {
         let Some(content) = source.content() else {
             return Err(Error::Stale);
         };
+        if let Content::Buffered(buffer) = &mut *content.lock() {
+            buffer.staged = false;
+        }
         if let Some(target) = target {
             self.hold(target, &to.place());
             if let Content::Buffered(buffer) = &mut *content.lock() {

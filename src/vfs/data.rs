@@ -99,7 +99,7 @@ impl Vfs {
         let Content::Buffered(buffer) = &mut *content else {
             return Err(error);
         };
-        if self.is_on_disk(node) || node.place().is_none() {
+        if !buffer.staged || node.place().is_none() {
             return Err(error);
         }
         node.meta.lock().broken.get_or_insert(error);
@@ -147,6 +147,7 @@ impl Vfs {
             let named = matches!(*guard, Content::Committed);
             let Some(mut buffer) = buffer else { continue };
             buffer.on_disk = named;
+            buffer.staged = false;
             buffer.own_xattrs = !named;
             *guard = Content::Buffered(Box::new(buffer));
             self.memory.remove(node.ino);
@@ -289,10 +290,10 @@ impl Vfs {
 
     /// Commits what is in a directory and below it, so that renaming it moves the whole.
     pub(super) fn commit_below(&self, directory: &Arc<Node>) -> Result<()> {
+        if let Some(error) = self.below(directory).find_map(|node| node.broken()) {
+            return Err(error);
+        }
         for node in self.below(directory) {
-            if let Some(error) = node.broken() {
-                return Err(error);
-            }
             self.persist(&node)?;
         }
         Ok(())

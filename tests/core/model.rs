@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use kidafs::clock::ManualClock;
 use kidafs::config::{Config, Durability};
-use kidafs::vfs::{About, Caller, Changes, Kind, Notices, Patience, ROOT, RenameMode, Vfs};
+use kidafs::vfs::{About, Caller, Changes, Error, Kind, Notices, Patience, ROOT, RenameMode, Vfs};
 use proptest::prelude::*;
 use rustix::io::Errno;
 
@@ -22,6 +22,9 @@ const NAMES: [&str; 6] = [
 ];
 
 const MAX_ENTRY: u64 = 5_000;
+
+/// What stands for the content of a file that is not whole and cannot be read.
+const LOST: u8 = 0xee;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -73,6 +76,8 @@ enum Thing {
         bytes: Vec<u8>,
         mode: u32,
         committed: bool,
+        /// A write that it needs to be whole has failed.
+        broken: bool,
     },
     Folder(BTreeMap<usize, Thing>),
     Link(String),
@@ -113,14 +118,15 @@ fn model(tree: &mut Tree, op: &Op) -> Result<(), Errno> {
                     bytes: Vec::new(),
                     mode: 0o600,
                     committed: false,
+                    broken: false,
                 },
             );
         }
         Op::Write(path, at, data) => {
-            let bytes = file(tree, path)?;
             if at + data.len() as u64 > MAX_ENTRY {
-                return Err(Errno::FBIG);
+                break_off(tree, path)?;
             }
+            let bytes = file(tree, path)?;
             let (start, end) = (*at as usize, *at as usize + data.len());
             if bytes.len() < end {
                 bytes.resize(end, 0);
@@ -128,10 +134,13 @@ fn model(tree: &mut Tree, op: &Op) -> Result<(), Errno> {
             bytes[start..end].copy_from_slice(data);
         }
         Op::Truncate(path, size) => {
-            let bytes = file(tree, path)?;
             if *size > MAX_ENTRY {
-                return Err(Errno::FBIG);
+                break_off(tree, path)?;
             }
+            if *size == 0 {
+                *broken(tree, path)? = false;
+            }
+            let bytes = file(tree, path)?;
             bytes.resize(*size as usize, 0);
         }
         Op::Chmod(path, bits) => {
@@ -167,7 +176,19 @@ fn model(tree: &mut Tree, op: &Op) -> Result<(), Errno> {
         }
         Op::Mkdir(path) => insert(tree, path, Thing::Folder(BTreeMap::new()))?,
         Op::Symlink(path, target) => insert(tree, path, Thing::Link(target.clone()))?,
-        Op::Rename(from, to, mode) => rename(tree, from, to, *mode)?,
+        Op::Rename(from, to, mode) => {
+            let renamed = rename(tree, from, to, *mode);
+            if renamed == Err(Errno::FBIG) {
+                for path in [from, to] {
+                    let (parent, name) = split(path);
+                    let parent = folder(tree, parent)?;
+                    if !matches!(parent.get(&name), None | Some(Thing::Folder(_))) {
+                        parent.remove(&name);
+                    }
+                }
+            }
+            renamed?;
+        }
         Op::Quiet => settle(tree),
         Op::Restart => {
             settle(tree);
@@ -195,6 +216,40 @@ fn file<'a>(tree: &'a mut Tree, path: &[usize]) -> Result<&'a mut Vec<u8>, Errno
     }
 }
 
+fn broken<'a>(tree: &'a mut Tree, path: &[usize]) -> Result<&'a mut bool, Errno> {
+    let (parent, name) = split(path);
+    match folder(tree, parent)?.get_mut(&name).ok_or(Errno::NOENT)? {
+        Thing::File { broken, .. } => Ok(broken),
+        _ => Err(Errno::ISDIR),
+    }
+}
+
+/// A change that does not fit: it fails at once, or with an engine's temporary name at the rename.
+fn break_off(tree: &mut Tree, path: &[usize]) -> Result<(), Errno> {
+    let (parent, name) = split(path);
+    match folder(tree, parent)?.get_mut(&name).ok_or(Errno::NOENT)? {
+        Thing::File {
+            committed, broken, ..
+        } => {
+            *broken |= !*committed;
+            if *committed || !temporary(name) {
+                return Err(Errno::FBIG);
+            }
+            Ok(())
+        }
+        _ => Err(Errno::ISDIR),
+    }
+}
+
+/// Whether it can be renamed.
+fn is_whole(thing: &Thing) -> bool {
+    match thing {
+        Thing::File { broken, .. } => !broken,
+        Thing::Folder(inside) => inside.values().all(is_whole),
+        Thing::Link(_) => true,
+    }
+}
+
 fn rename(tree: &mut Tree, from: &[usize], to: &[usize], mode: RenameMode) -> Result<(), Errno> {
     let ((from_parent, from_name), (to_parent, to_name)) = (split(from), split(to));
     folder(tree, from_parent)?;
@@ -218,6 +273,9 @@ fn rename(tree: &mut Tree, from: &[usize], to: &[usize], mode: RenameMode) -> Re
             return Err(Errno::INVAL);
         }
         let target = target.ok_or(Errno::NOENT)?;
+        if !is_whole(&source) || !is_whole(&target) {
+            return Err(Errno::FBIG);
+        }
         folder(tree, from_parent)?.insert(from_name, committed(target));
         folder(tree, to_parent)?.insert(to_name, committed(source));
         return Ok(());
@@ -234,6 +292,9 @@ fn rename(tree: &mut Tree, from: &[usize], to: &[usize], mode: RenameMode) -> Re
     if into_itself(from, to_parent) {
         return Err(Errno::INVAL);
     }
+    if !is_whole(&source) {
+        return Err(Errno::FBIG);
+    }
     folder(tree, from_parent)?.remove(&from_name);
     folder(tree, to_parent)?.insert(to_name, committed(source));
     Ok(())
@@ -241,12 +302,24 @@ fn rename(tree: &mut Tree, from: &[usize], to: &[usize], mode: RenameMode) -> Re
 
 fn committed(thing: Thing) -> Thing {
     match thing {
-        Thing::File { bytes, mode, .. } => Thing::File {
+        Thing::File {
+            bytes,
+            mode,
+            broken,
+            ..
+        } => Thing::File {
             bytes,
             mode,
             committed: true,
+            broken,
         },
-        other => other,
+        Thing::Folder(inside) => Thing::Folder(
+            inside
+                .into_iter()
+                .map(|(name, thing)| (name, committed(thing)))
+                .collect(),
+        ),
+        link @ Thing::Link(_) => link,
     }
 }
 
@@ -262,6 +335,11 @@ fn settle(tree: &mut Tree) {
 }
 
 fn drop_staged(tree: &mut Tree) {
+    for thing in tree.values_mut() {
+        if let Thing::File { broken, .. } = thing {
+            *broken = false;
+        }
+    }
     tree.retain(|_, thing| {
         !matches!(
             thing,
@@ -390,7 +468,13 @@ impl Real {
             }
             Op::Rename(from, to, mode) => {
                 let (from, to) = (self.parent(from)?, self.parent(to)?);
-                self.vfs.rename(from, to, *mode)
+                let renamed = self.vfs.rename(from, to, *mode);
+                if renamed == Err(Error::TooLarge) {
+                    // As engines do; then the target's name is free again.
+                    let _ = self.vfs.unlink(from.0, from.1);
+                    let _ = self.vfs.unlink(to.0, to.1);
+                }
+                renamed
             }
             Op::Quiet => {
                 self.clock.advance(Duration::from_secs(2));
@@ -428,9 +512,12 @@ impl Real {
                     }
                 }
                 Kind::File => {
-                    let bytes = self.vfs.read(stat.ino, 0, u32::MAX, Patience::Any).unwrap();
+                    let bytes = match self.vfs.read(stat.ino, 0, u32::MAX, Patience::Any) {
+                        Err(Error::TooLarge) => vec![LOST; stat.attr.size as usize],
+                        read => read.unwrap().to_vec(),
+                    };
                     assert_eq!(bytes.len() as u64, stat.attr.size);
-                    all.insert(name, (stat.kind, stat.attr.mode, bytes.to_vec()));
+                    all.insert(name, (stat.kind, stat.attr.mode, bytes));
                 }
                 Kind::Symlink => {
                     let target = self.vfs.readlink(stat.ino).unwrap();
@@ -482,8 +569,19 @@ fn flat(
             Thing::File {
                 committed: false, ..
             } if only_committed => {}
-            Thing::File { bytes, mode, .. } => {
-                all.insert(path, (Kind::File, *mode, bytes.clone()));
+            Thing::File {
+                bytes,
+                mode,
+                committed,
+                broken,
+            } => {
+                let lost = *broken && !committed && temporary(*name);
+                let bytes = if lost {
+                    vec![LOST; bytes.len()]
+                } else {
+                    bytes.clone()
+                };
+                all.insert(path, (Kind::File, *mode, bytes));
             }
             Thing::Link(target) => {
                 all.insert(path, (Kind::Symlink, 0, target.clone().into_bytes()));

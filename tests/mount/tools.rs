@@ -312,7 +312,7 @@ fn a_read_only_mount_serves_and_refuses() {
         "mv empty new",
         "chmod 600 empty",
         "ln -s x new",
-        "echo >>empty",
+        "cat /proc/self/stat >>empty",
         "truncate -s 1 empty",
         "touch -d 2020-01-01 empty",
         "rmdir sub/folder",
