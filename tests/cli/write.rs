@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::support::cli::{Cache, PICKLE, code, run};
+use crate::support::cli::{Cache, run};
+use crate::support::entries::{PICKLE, code};
 
 #[test]
 fn what_set_stores_get_gives_back() {

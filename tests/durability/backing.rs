@@ -6,9 +6,10 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::support::entries::{content, drafts, files, name, stored_digest};
-use crate::support::live::{Live, store};
+use crate::support::daemon::Folder;
+use crate::support::entries::{content, drafts, files, name, store, stored_digest};
 use crate::support::loopfs::{Kind, LoopFs};
+use crate::support::mount::Mount;
 use kidafs::evict::Reason;
 use kidafs::tier::Digest;
 
@@ -16,12 +17,12 @@ struct Place {
     backing: std::path::PathBuf,
     dir: std::path::PathBuf,
     _fs: LoopFs,
-    _folder: tempfile::TempDir,
+    _folder: Folder,
 }
 
 impl Place {
     fn on(kind: Kind) -> Self {
-        let folder = crate::support::live::folder();
+        let folder = crate::support::daemon::folder();
         let bytes = kind.least_size().max(64 << 20);
         let fs = LoopFs::make(folder.path(), kind, bytes);
         Self {
@@ -32,9 +33,9 @@ impl Place {
         }
     }
 
-    fn mount(&self, options: &[&str]) -> Live {
+    fn mount(&self, options: &[&str]) -> Mount {
         let backing = ["--backing", self.backing.to_str().unwrap()];
-        Live::start(&self.dir, &[&backing, options].concat())
+        Mount::start(&self.dir, &[&backing, options].concat())
     }
 }
 
@@ -86,11 +87,11 @@ fn every_promise(kind: Kind) {
     let place = Place::on(kind);
     for durability in ["crash", "power", "async"] {
         let context = format!("{context}, {durability}");
-        let live = place.mount(&["--durability", durability]);
+        let mut mount = place.mount(&["--durability", durability]);
         use_tree(&place.dir);
         check_tree(&place.dir, &context);
-        assert!(live.stats().digests, "{context}");
-        live.unmount();
+        assert!(mount.stats().digests, "{context}");
+        mount.umount();
         check_tree(&place.backing, &context);
         assert_eq!(drafts(&place.backing), 0, "{context}");
         for name in ["in-place", &name("a.html", 0), "moved/entry.cache"] {
@@ -99,21 +100,21 @@ fn every_promise(kind: Kind) {
             assert_eq!(stored_digest(&path), Some(digest), "{context}: {name}");
         }
         // A daemon that is killed leaves the same.
-        let mut live = place.mount(&["--durability", durability]);
+        let mut mount = place.mount(&["--durability", durability]);
         check_tree(&place.dir, &context);
         store(&place.dir, "last", b"last").unwrap();
         if durability != "async" {
-            live.kill();
-            live.detach();
+            mount.kill();
+            mount.detach();
             assert_eq!(
                 fs::read(place.backing.join("last")).unwrap(),
                 b"last",
                 "{context}"
             );
         } else {
-            live.unmount();
+            mount.umount();
         }
-        let live = place.mount(&[]);
+        let mount = place.mount(&[]);
         assert_eq!(
             fs::read(place.dir.join("last")).unwrap(),
             b"last",
@@ -121,15 +122,15 @@ fn every_promise(kind: Kind) {
         );
         // Damage is found, and set aside on this filesystem.
         let entry = name("a.html", 1);
-        drop(live);
+        drop(mount);
         let path = place.backing.join(&entry);
         let mut bytes = fs::read(&path).unwrap();
         bytes[2_000] ^= 1;
         fs::write(&path, bytes).unwrap();
-        let live = place.mount(&[]);
+        let mut mount = place.mount(&[]);
         let error = fs::read(place.dir.join(&entry)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{context}");
-        assert_eq!(live.stats().evictions[&Reason::Corrupt], 1, "{context}");
+        assert_eq!(mount.stats().evictions[&Reason::Corrupt], 1, "{context}");
         for left in fs::read_dir(&place.dir).unwrap() {
             let left = left.unwrap();
             if left.file_type().unwrap().is_dir() {
@@ -138,7 +139,7 @@ fn every_promise(kind: Kind) {
                 fs::remove_file(left.path()).unwrap();
             }
         }
-        live.unmount();
+        mount.umount();
         assert!(files(&place.backing).is_empty(), "{context}");
     }
 }
@@ -171,12 +172,12 @@ fn overlayfs() {
 #[test]
 fn without_extended_attributes_it_works_and_says_that_digests_are_off() {
     let place = Place::on(Kind::Ramfs);
-    let live = place.mount(&[]);
-    assert!(!live.stats().digests);
-    assert_eq!(live.log().matches("digests are off").count(), 1);
+    let mut mount = place.mount(&[]);
+    assert!(!mount.stats().digests);
+    assert_eq!(mount.log().matches("digests are off").count(), 1);
     use_tree(&place.dir);
     check_tree(&place.dir, "ramfs");
-    live.unmount();
+    mount.umount();
     check_tree(&place.backing, "ramfs");
     // What can be seen to be torn is missing even so.
     let torn = name("a.html", 0);
@@ -185,12 +186,12 @@ fn without_extended_attributes_it_works_and_says_that_digests_are_off() {
         .open(place.backing.join(&torn))
         .unwrap();
     file.set_len(100).unwrap();
-    let live = place.mount(&[]);
+    let mut mount = place.mount(&[]);
     let error = fs::read(place.dir.join(&torn)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(
         fs::read(place.dir.join(name("a.html", 1))).unwrap(),
         content(101, 6_000)
     );
-    live.unmount();
+    mount.umount();
 }

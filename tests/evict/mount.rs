@@ -5,12 +5,12 @@ use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::entries::{content, name};
-use crate::support::live::{Live, store, until};
+use crate::support::entries::{content, name, store};
+use crate::support::mount::{Mount, until};
 use kidafs::evict::Reason;
 
 /// Has the two entries of one template, the first one superseded for longer than the grace.
-fn with_a_superseded_entry(dir: &Path, options: &[&str]) -> (Live, String, String) {
+fn with_a_superseded_entry(dir: &Path, options: &[&str]) -> (Mount, String, String) {
     let all = [
         &[
             "--sample",
@@ -22,41 +22,41 @@ fn with_a_superseded_entry(dir: &Path, options: &[&str]) -> (Live, String, Strin
         ],
         options,
     ];
-    let live = Live::start(dir, &all.concat());
+    let mount = Mount::start(dir, &all.concat());
     let (old, new) = (name("a.html", 1), name("a.html", 2));
     store(dir, &old, &content(1, 10_000)).unwrap();
     store(dir, &new, &content(2, 10_000)).unwrap();
-    (live, old, new)
+    (mount, old, new)
 }
 
-fn sweep_until_gone(live: &Live, path: &Path) {
+fn sweep_until_gone(mount: &Mount, path: &Path) {
     until("it is evicted", Duration::from_secs(20), || {
-        live.ask_to_sweep();
+        mount.ask_to_sweep();
         !path.exists()
     });
 }
 
 #[test]
 fn an_evicted_entry_is_missed_at_once() {
-    let folder = crate::support::live::folder();
+    let folder = crate::support::daemon::folder();
     let dir = folder.path().join("cache");
-    let (live, old, new) = with_a_superseded_entry(&dir, &["--sample", "90ms"]);
+    let (mut mount, old, new) = with_a_superseded_entry(&dir, &["--sample", "90ms"]);
     assert!(fs::read(dir.join(&old)).is_ok());
-    sweep_until_gone(&live, &dir.join(&old));
+    sweep_until_gone(&mount, &dir.join(&old));
     let error = fs::read(dir.join(&old)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(fs::read(dir.join(&new)).unwrap(), content(2, 10_000));
     assert_eq!(crate::support::entries::names(&dir), [new]);
-    assert_eq!(live.stats().evictions[&Reason::Superseded], 1);
-    live.unmount();
+    assert_eq!(mount.stats().evictions[&Reason::Superseded], 1);
+    mount.umount();
 }
 
 #[test]
 fn a_name_that_the_kernel_has_cached_is_gone_with_its_entry() {
-    let folder = crate::support::live::folder();
+    let folder = crate::support::daemon::folder();
     let dir = folder.path().join("cache");
     // Names are cached for an hour, and the budget does not care.
-    let live = Live::start(
+    let mut mount = Mount::start(
         &dir,
         &[
             "--sample",
@@ -78,26 +78,26 @@ fn a_name_that_the_kernel_has_cached_is_gone_with_its_entry() {
         )
         .unwrap();
     }
-    assert_eq!(live.stats().evictions[&Reason::Budget], 1);
+    assert_eq!(mount.stats().evictions[&Reason::Budget], 1);
     until("the name is gone", Duration::from_secs(5), || {
         fs::read(dir.join(&first)).is_err_and(|error| error.kind() == ErrorKind::NotFound)
     });
-    live.unmount();
+    mount.umount();
 }
 
 #[test]
 fn a_file_that_is_open_stays_readable_after_it_was_evicted() {
     for memory in ["64MiB", "0"] {
-        let folder = crate::support::live::folder();
+        let folder = crate::support::daemon::folder();
         let dir = folder.path().join("cache");
-        let (live, old, _) = with_a_superseded_entry(&dir, &["--memory", memory]);
+        let (mut mount, old, _) = with_a_superseded_entry(&dir, &["--memory", memory]);
         let mut open = File::open(dir.join(&old)).unwrap();
         let gone = || {
             let listed = crate::support::entries::names(&dir);
             !listed.contains(&old)
         };
         until("it is evicted", Duration::from_secs(20), || {
-            live.ask_to_sweep();
+            mount.ask_to_sweep();
             gone()
         });
         // Nothing of it is in the page cache.
@@ -112,15 +112,15 @@ fn a_file_that_is_open_stays_readable_after_it_was_evicted() {
         // Its name is free for another.
         store(&dir, &old, &content(3, 2_000)).unwrap();
         assert_eq!(fs::read(dir.join(&old)).unwrap(), content(3, 2_000));
-        live.unmount();
+        mount.umount();
     }
 }
 
 #[test]
 fn the_counters_agree_with_what_was_done() {
-    let folder = crate::support::live::folder();
+    let folder = crate::support::daemon::folder();
     let dir = folder.path().join("cache");
-    let live = Live::start(&dir, &[]);
+    let mut mount = Mount::start(&dir, &[]);
     for number in 0..20 {
         store(
             &dir,
@@ -137,7 +137,7 @@ fn the_counters_agree_with_what_was_done() {
     }
     let staged = dir.join(format!("{}.abcdefgh.tmp", name("staged.html", 1)));
     fs::write(&staged, b"12345").unwrap();
-    let stats = live.stats();
+    let stats = mount.stats();
     assert_eq!(stats.commits, 20);
     assert_eq!(stats.commit_latency.count(), 20);
     assert_eq!((stats.disk.files, stats.disk.bytes), (13, 13 * 8_192));
@@ -155,5 +155,5 @@ fn the_counters_agree_with_what_was_done() {
         13 * 8_192,
         "df"
     );
-    live.unmount();
+    mount.umount();
 }
