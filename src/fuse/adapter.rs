@@ -31,7 +31,7 @@ pub(super) struct Handled<'a>(&'a Adapter);
 
 impl Drop for Handled<'_> {
     fn drop(&mut self) {
-        self.0.readers.stand_by();
+        self.0.readers.before_reading();
         self.0.bursts.after_request();
     }
 }

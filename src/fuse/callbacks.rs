@@ -216,8 +216,9 @@ impl Filesystem for Adapter {
             // Storing a page waits for who has it locked, perhaps for a read that has to be answered first.
             Some(ino) if renamed.is_ok() && self.vfs.tail(ino).is_some() => {
                 let answer = move || replies.committed(committing, renamed, reply);
-                if let Err(answer) = self.readers.errand(answer) {
-                    self.waiting.run(answer);
+                match self.readers.errand() {
+                    Some(_on_errand) => answer(),
+                    None => self.waiting.run(answer),
                 }
             }
             _ => self.replies.done(Operation::Rename, renamed, reply),

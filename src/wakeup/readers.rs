@@ -1,244 +1,247 @@
-//! Which threads read requests: one at a time, and another in its place when that one is held up.
+//! Which threads read requests: as many as are wanted, and others in the place of those that are held up.
 //!
-//! A thread that reads in vain costs the client's CPU a wake-up for each request. So of the session's threads
-//! all but as many as are wanted stand by. A reader that must do what could wait for another request (storing
-//! into the page cache waits for a page that a read has locked) says so; if it takes too long, one that stands
-//! by takes over, and answers what is waited for.
+//! The pattern is leader and followers. A thread that reads in vain costs the client's CPU a wake-up for each
+//! request, so of the session's threads all but as many as are wanted are parked. A thread that is to do what may
+//! have to wait (for the disk, for a lock that is held over the disk, for another request) does it on an *errand*:
+//! as a rule that takes microseconds and costs nothing more; if it takes longer than [`HELD_UP`], a parked
+//! thread is promoted to read in its place. Without a parked thread there is no errand: what may have to wait is
+//! then another thread's, not a reader's.
+//!
+//! The kernel tells only the threads that read that the mount has ended. So a thread is parked only while
+//! others that have registered read, and whoever leaves lets all others go. All interleavings of that are
+//! tried in this file's tests, by a model checker.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+#[cfg(not(test))]
+use std::sync::{Condvar, Mutex, MutexGuard};
 
-/// How long a reader may be held up before another takes over. A store takes a few microseconds, and hardly any
-/// has to wait: to look more often would only disturb bursts.
-const HELD_UP: Duration = Duration::from_millis(10);
+// In the unit tests each step of these is the model checker's to order.
+#[cfg(test)]
+use loom::sync::{Condvar, Mutex, MutexGuard};
 
-/// Threads that stand by, to take the place of one that is held up.
-const STANDING_BY: usize = 1;
+/// How long a reader may be held up before another takes its place. What has not to wait takes some 10
+/// microseconds; to look more often would disturb bursts.
+const HELD_UP: Duration = Duration::from_millis(2);
+
+/// The watch sleeps until it is called once it has looked so often without seeing an errand.
+const LOOKS: u32 = 10;
+
+/// Threads that are parked while nobody is held up.
+const SPARE: usize = 3;
 
 /// The session's threads.
 #[derive(Debug)]
 pub struct Readers {
     wanted: usize,
-    started: Instant,
-    /// When the present errand began, in nanoseconds since `started`; 0: none.
-    errand: AtomicU64,
-    /// Whether the watch sleeps until it is told of an errand.
-    dozing: AtomicBool,
+    spare: usize,
     state: Mutex<State>,
-    wake: Condvar,
+    /// Wakes a parked thread.
+    promoted: Condvar,
+    /// Wakes the watch.
     watch: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Threads that read, or answer what they have read.
+    /// Registered threads that read, or answer what they have read, in whose place nobody reads.
     reading: usize,
-    /// Threads that stand by.
-    standing_by: usize,
-    /// Threads that are to take over.
-    called: usize,
-    /// Whether the thread on an errand has been replaced.
-    replaced: bool,
-    /// The session ends: nobody is to stand by any more.
+    parked: usize,
+    /// Threads that are about to leave the car park, and count as reading already.
+    promoted: usize,
+    errands: Vec<Errand>,
+    /// The number of the next errand.
+    next: u64,
+    /// Whether the watch sleeps until it is called.
+    watch_sleeps: bool,
+    /// The session ends: nobody is parked any more.
     ended: bool,
 }
 
-thread_local! {
-    /// Lets the others go when this thread leaves: the kernel tells only those that read that it has unmounted.
-    static LEAVING: OnceCell<Leaving> = const { OnceCell::new() };
+#[derive(Debug)]
+struct Errand {
+    number: u64,
+    since: Instant,
+    /// Whether another thread reads in this one's place.
+    replaced: bool,
 }
 
-struct Leaving(Arc<Readers>);
+/// A thread that has registered. When it leaves, it lets all others go.
+#[derive(Debug)]
+struct Registered(Arc<Readers>);
 
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.0.end();
-    }
+thread_local! {
+    static OWN: OnceCell<Registered> = const { OnceCell::new() };
+}
+
+/// While it lives, this thread may have to wait: another one reads in its place if that takes long.
+#[derive(Debug)]
+pub(crate) struct OnErrand<'a> {
+    readers: &'a Readers,
+    number: u64,
 }
 
 impl Readers {
     /// For a session in which `wanted` threads are to read at a time.
     pub fn new(wanted: usize) -> Self {
+        Self::with_spare(wanted, SPARE)
+    }
+
+    fn with_spare(wanted: usize, spare: usize) -> Self {
         Self {
             wanted,
-            started: Instant::now(),
-            errand: AtomicU64::new(0),
-            dozing: AtomicBool::new(false),
-            state: Mutex::new(State {
-                reading: wanted + STANDING_BY,
-                ..State::default()
-            }),
-            wake: Condvar::new(),
+            spare,
+            state: Mutex::new(State::default()),
+            promoted: Condvar::new(),
             watch: Condvar::new(),
         }
     }
 
     /// How many threads the session is to have.
     pub fn threads(&self) -> usize {
-        self.wanted + STANDING_BY
+        self.wanted + self.spare
     }
 
-    /// Called by a session's thread before it reads again: stands by if enough others read.
-    pub(crate) fn stand_by(self: &Arc<Self>) {
-        LEAVING.with(|leaving| {
-            leaving.get_or_init(|| Leaving(Arc::clone(self)));
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that is done under this lock can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called by each of the session's threads between a request and the next read. The first call registers
+    /// the thread; each one parks it if enough others that have registered read.
+    pub(crate) fn before_reading(self: &Arc<Self>) {
+        OWN.with(|own| own.get_or_init(|| Registered::new(self)).before_reading());
+    }
+
+    /// Begins what may have to wait, until the returned value is dropped. `None`: nobody is parked who could
+    /// read meanwhile, so it is not to be done on this thread.
+    pub(crate) fn errand(&self) -> Option<OnErrand<'_>> {
+        let mut state = self.lock();
+        if state.parked == 0 {
+            return None;
+        }
+        let number = state.next;
+        state.next += 1;
+        state.errands.push(Errand {
+            number,
+            since: Instant::now(),
+            replaced: false,
         });
-        let mut state = self.state.lock();
-        if state.ended || state.reading <= self.wanted {
-            return;
+        if std::mem::take(&mut state.watch_sleeps) {
+            self.watch.notify_one();
         }
-        state.reading -= 1;
-        state.standing_by += 1;
-        while state.called == 0 && !state.ended {
-            self.wake.wait(&mut state);
-        }
-        state.called = state.called.saturating_sub(1);
-        state.standing_by -= 1;
-        if state.ended {
-            state.reading += 1;
+        Some(OnErrand {
+            readers: self,
+            number,
+        })
+    }
+
+    /// Promotes a parked thread for each errand that `is_held_up`, while there are any.
+    fn promote(&self, state: &mut State, is_held_up: impl Fn(&Errand) -> bool) {
+        for at in 0..state.errands.len() {
+            if state.parked > 0 && !state.errands[at].replaced && is_held_up(&state.errands[at]) {
+                state.errands[at].replaced = true;
+                // The one on the errand does not read, and the promoted one does: as many read as before.
+                state.parked -= 1;
+                state.promoted += 1;
+                self.promoted.notify_one();
+            }
         }
     }
 
-    /// Runs what may wait for another request to be answered. `Err`: nobody stands by who could answer it,
-    /// so it must not be run here.
-    pub(crate) fn errand<F: FnOnce()>(&self, run: F) -> Result<(), F> {
-        {
-            let mut state = self.state.lock();
-            if state.standing_by <= state.called || self.errand.load(Ordering::Acquire) != 0 {
-                return Err(run);
-            }
-            state.replaced = false;
-            let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            self.errand.store(now.max(1), Ordering::Release);
-            if self.dozing.swap(false, Ordering::AcqRel) {
-                self.watch.notify_one();
-            }
-        }
-        run();
-        let mut state = self.state.lock();
-        self.errand.store(0, Ordering::Release);
-        if state.replaced {
-            state.replaced = false;
-            state.reading += 1;
-        }
-        Ok(())
-    }
-
-    /// Starts the thread that calls somebody who stands by when an errand takes too long, until the session ends.
+    /// Starts the thread that watches errands, until the session ends.
     ///
     /// # Errors
     /// That of the system, if it has no room for a thread.
     pub fn start(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
         let readers = Arc::clone(self);
         let thread = std::thread::Builder::new().name("kidafs-watch".to_owned());
-        thread.spawn(move || readers.watch())
+        thread.spawn(move || readers.run_watch())
     }
 
-    /// Sleeps while there are no errands.
-    fn watch(&self) {
-        let mut state = self.state.lock();
+    fn run_watch(&self) {
+        let mut state = self.lock();
         let mut idle = 0;
         while !state.ended {
-            let errand = self.errand.load(Ordering::Acquire);
-            if errand == 0 {
-                idle += 1;
-                if idle > 10 {
-                    self.dozing.store(true, Ordering::Release);
-                    self.watch.wait(&mut state);
-                    idle = 0;
-                    continue;
-                }
-            } else {
+            let now = Instant::now();
+            self.promote(&mut state, |errand| {
+                now.duration_since(errand.since) >= HELD_UP
+            });
+            let unreplaced = state.errands.iter().filter(|errand| !errand.replaced);
+            let oldest = unreplaced.map(|errand| errand.since).min();
+            idle = if oldest.is_some() { 0 } else { idle + 1 };
+            if idle > LOOKS {
                 idle = 0;
-                let since = Duration::from_nanos(errand);
-                if !state.replaced && self.started.elapsed().saturating_sub(since) > HELD_UP {
-                    log::debug!("a reader is held up: another takes over");
-                    state.replaced = true;
-                    // The one on the errand does not read, and the one that is called does.
-                    state.called += 1;
-                    self.wake.notify_one();
-                }
+                state.watch_sleeps = true;
+                let woken = self.watch.wait(state);
+                state = woken.unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            self.watch.wait_for(&mut state, HELD_UP);
+            // An errand without anybody to promote for it is looked at again, since one may be parked meanwhile.
+            let due = oldest.map_or(HELD_UP, |since| HELD_UP.saturating_sub(now - since));
+            let due = if due.is_zero() { HELD_UP } else { due };
+            let woken = self.watch.wait_timeout(state, due);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Lets everybody go.
+    /// Lets everybody go, for good.
     pub fn end(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.ended = true;
-        self.wake.notify_all();
+        self.promoted.notify_all();
         self.watch.notify_all();
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::channel;
+impl Registered {
+    fn new(readers: &Arc<Readers>) -> Self {
+        readers.lock().reading += 1;
+        Self(Arc::clone(readers))
+    }
 
-    use super::*;
-
-    const SOON: Duration = Duration::from_secs(10);
-
-    fn wait_for(readers: &Readers, what: impl Fn(&State) -> bool) {
-        let end = Instant::now() + SOON;
-        while !what(&readers.state.lock()) {
-            assert!(Instant::now() < end, "{readers:?}");
-            std::thread::yield_now();
+    fn before_reading(&self) {
+        let mut state = self.0.lock();
+        if state.ended || state.reading <= self.0.wanted {
+            return;
         }
-    }
-
-    #[test]
-    fn one_that_is_held_up_is_replaced_and_stands_by_afterwards() {
-        let readers = Arc::new(Readers::new(1));
-        let watch = readers.start().unwrap();
-        let own = Arc::clone(&readers);
-        let (took_over, takes_over) = channel();
-        let (leave, leaves) = channel::<()>();
-        let second = std::thread::spawn(move || {
-            own.stand_by();
-            took_over.send(()).unwrap();
-            own.stand_by();
-            let _ = leaves.recv();
-        });
-        wait_for(&readers, |state| state.standing_by == 1);
-        // The errand ends only once the other has taken over: alone, this would wait for ever.
-        let done = readers.errand(move || takes_over.recv_timeout(SOON).unwrap());
-        assert!(done.is_ok());
-        let own = Arc::clone(&readers);
-        let first = std::thread::spawn(move || own.stand_by());
-        wait_for(&readers, |state| {
-            state.standing_by == 1 && state.reading == 1
-        });
-        drop(leave);
-        for thread in [first, second, watch] {
-            thread.join().unwrap();
+        state.reading -= 1;
+        state.parked += 1;
+        while state.promoted == 0 && !state.ended {
+            let woken = self.0.promoted.wait(state);
+            state = woken.unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    #[test]
-    fn without_anybody_standing_by_an_errand_is_refused() {
-        let readers = Readers::new(1);
-        assert!(
-            readers
-                .errand(|| unreachable!("nobody could help"))
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn whoever_leaves_lets_the_others_go() {
-        let readers = Arc::new(Readers::new(1));
-        let own = Arc::clone(&readers);
-        let stands_by = std::thread::spawn(move || own.stand_by());
-        wait_for(&readers, |state| state.standing_by == 1);
-        let own = Arc::clone(&readers);
-        std::thread::spawn(move || own.stand_by()).join().unwrap();
-        stands_by.join().unwrap();
+        // After the end nothing is counted any more.
+        state.promoted = state.promoted.saturating_sub(1);
     }
 }
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Drop for OnErrand<'_> {
+    fn drop(&mut self) {
+        let mut state = self.readers.lock();
+        let ended = state.errands.iter();
+        let Some(at) = ended
+            .map(|errand| errand.number)
+            .position(|number| number == self.number)
+        else {
+            return;
+        };
+        if state.errands.swap_remove(at).replaced {
+            // It reads beside the one that took its place, until one of them finds that one too many reads.
+            state.reading += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "readers_tests.rs"]
+mod tests;
