@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags,
+    INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::adapter::Adapter;
@@ -31,6 +32,16 @@ fn caller(request: &Request) -> Caller {
         uid: request.uid(),
         gid: request.gid(),
     }
+}
+
+/// A callback that refuses: counted, without a word in the log, and answered on the reader's own path.
+macro_rules! declined {
+    ($callback:ident: $operation:ident, $errno:ident, $reply:ty, $($argument:ty),+) => {
+        fn $callback(&self, _: &Request, _: INodeNo, $(_: $argument,)+ reply: $reply) {
+            let _handled = self.request(Operation::$operation);
+            reply.error(Errno::$errno);
+        }
+    };
 }
 
 impl Filesystem for Adapter {
@@ -308,18 +319,6 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn flush(
-        &self,
-        _request: &Request,
-        _ino: INodeNo,
-        _handle: FileHandle,
-        _owner: LockOwner,
-        reply: ReplyEmpty,
-    ) {
-        let _handled = self.request(Operation::Flush);
-        reply.error(Errno::ENOSYS);
-    }
-
     fn fsync(
         &self,
         _request: &Request,
@@ -490,12 +489,6 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
-        let _handled = self.request(Operation::Access);
-        // 'Never ask again': the kernel checks modes by itself, or there is nobody but root to check.
-        reply.error(Errno::ENOSYS);
-    }
-
     fn create(
         &self,
         request: &Request,
@@ -522,4 +515,49 @@ impl Filesystem for Adapter {
             Err(error) => reply.error(self.replies.failed(Operation::Create, &error)),
         }
     }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let _handled = self.request(Operation::Release);
+        reply.ok();
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        let _handled = self.request(Operation::Releasedir);
+        reply.ok();
+    }
+
+    // As a regular file's on any filesystem. The kernel remembers no answer to an ioctl, and Python up to 3.13
+    // sends one at each open() (isatty).
+    declined!(ioctl: Ioctl, ENOTTY, ReplyIoctl, FileHandle, IoctlFlags, u32, &[u8], u32);
+
+    // 'Never ask again', so that the kernel does by itself what it does where a filesystem has nothing special:
+    // a file has no holes, is copied by reading and writing, is always ready, and has no preallocation (EOPNOTSUPP).
+    declined!(lseek: Lseek, ENOSYS, ReplyLseek, FileHandle, i64, i32);
+    declined!(copy_file_range: CopyFileRange, ENOSYS, ReplyWrite, FileHandle, u64, INodeNo, FileHandle, u64, u64, CopyFileRangeFlags);
+    declined!(poll: Poll, ENOSYS, ReplyPoll, FileHandle, PollNotifier, PollEvents, PollFlags);
+    declined!(fallocate: Fallocate, ENOSYS, ReplyEmpty, FileHandle, u64, u64, i32);
+    declined!(bmap: Bmap, ENOSYS, ReplyBmap, u32, u64);
+    // It checks modes by itself, or there is nobody but root to check.
+    declined!(access: Access, ENOSYS, ReplyEmpty, AccessFlags);
+    // A close does nothing here.
+    declined!(flush: Flush, ENOSYS, ReplyEmpty, FileHandle, LockOwner);
+    // Locks are the kernel's, since FUSE_POSIX_LOCKS is not requested; so neither comes.
+    declined!(getlk: Getlk, ENOSYS, ReplyLock, FileHandle, LockOwner, u64, u64, i32, u32);
+    declined!(setlk: Setlk, ENOSYS, ReplyEmpty, FileHandle, LockOwner, u64, u64, i32, u32, bool);
 }

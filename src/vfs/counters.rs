@@ -10,76 +10,67 @@ use rustix::io::Errno;
 use crate::evict::Reason;
 use crate::stats::{Bucket, Histogram, Lookups};
 
-/// A message from the kernel, by what it asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-#[allow(missing_docs)]
-pub enum Operation {
-    Lookup,
-    Forget,
-    Getattr,
-    Setattr,
-    Readlink,
-    Mknod,
-    Mkdir,
-    Unlink,
-    Rmdir,
-    Symlink,
-    Rename,
-    Link,
-    Open,
-    Read,
-    Write,
-    Statfs,
-    Fsync,
-    Setxattr,
-    Getxattr,
-    Listxattr,
-    Removexattr,
-    Flush,
-    Opendir,
-    Readdir,
-    Readdirplus,
-    Fsyncdir,
-    Create,
-    Access,
-    Other,
+macro_rules! operations {
+    ($($operation:ident = $name:literal,)+) => {
+        /// A message from the kernel, by what it asks for. What fuser answers by itself is not among them: it
+        /// passes neither FUSE_INTERRUPT on nor what it does not know, to each of which it says ENOSYS; the kernel
+        /// asks for either only once.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        #[allow(missing_docs, reason = "the names are the kernel's")]
+        pub enum Operation {
+            $($operation,)+
+        }
+
+        impl Operation {
+            /// The names, in the order of the values.
+            const NAMES: [&'static str; [$($name),+].len()] = [$($name),+];
+        }
+    };
+}
+
+operations! {
+    Lookup = "lookup",
+    Forget = "forget",
+    Getattr = "getattr",
+    Setattr = "setattr",
+    Readlink = "readlink",
+    Mknod = "mknod",
+    Mkdir = "mkdir",
+    Unlink = "unlink",
+    Rmdir = "rmdir",
+    Symlink = "symlink",
+    Rename = "rename",
+    Link = "link",
+    Open = "open",
+    Read = "read",
+    Write = "write",
+    Statfs = "statfs",
+    Release = "release",
+    Fsync = "fsync",
+    Setxattr = "setxattr",
+    Getxattr = "getxattr",
+    Listxattr = "listxattr",
+    Removexattr = "removexattr",
+    Flush = "flush",
+    Opendir = "opendir",
+    Readdir = "readdir",
+    Readdirplus = "readdirplus",
+    Releasedir = "releasedir",
+    Fsyncdir = "fsyncdir",
+    Create = "create",
+    Access = "access",
+    Ioctl = "ioctl",
+    Poll = "poll",
+    Bmap = "bmap",
+    Lseek = "lseek",
+    Fallocate = "fallocate",
+    CopyFileRange = "copy_file_range",
+    Getlk = "getlk",
+    Setlk = "setlk",
 }
 
 impl Operation {
-    /// The names, in the order of the values.
-    const NAMES: [&'static str; 29] = [
-        "lookup",
-        "forget",
-        "getattr",
-        "setattr",
-        "readlink",
-        "mknod",
-        "mkdir",
-        "unlink",
-        "rmdir",
-        "symlink",
-        "rename",
-        "link",
-        "open",
-        "read",
-        "write",
-        "statfs",
-        "fsync",
-        "setxattr",
-        "getxattr",
-        "listxattr",
-        "removexattr",
-        "flush",
-        "opendir",
-        "readdir",
-        "readdirplus",
-        "fsyncdir",
-        "create",
-        "access",
-        "other",
-    ];
-
     /// The name, in lower case.
     pub fn name(self) -> &'static str {
         Self::NAMES[self as usize]
@@ -92,7 +83,7 @@ const BOUNDS: [u64; 14] = [
 ];
 
 /// The counters. Each is exact; together they are not a snapshot of one moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
     requests: [AtomicU64; Operation::NAMES.len()],
     errors: DashMap<Errno, u64>,
@@ -105,6 +96,24 @@ pub struct Counters {
     evicted_bytes: AtomicU64,
     /// Beginnings and ends of sweeps, which take turns: odd while one is made.
     sweep_turns: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            // An array of that length has no default.
+            requests: std::array::from_fn(|_| AtomicU64::new(0)),
+            errors: DashMap::new(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            latency: Default::default(),
+            latency_sum: AtomicU64::new(0),
+            evictions: Default::default(),
+            evicted_bytes: AtomicU64::new(0),
+            sweep_turns: AtomicU64::new(0),
+        }
+    }
 }
 
 pub(super) fn bump(counter: &AtomicU64) {
@@ -226,6 +235,10 @@ fn errno_name(errno: Errno) -> String {
         Errno::DQUOT => "EDQUOT",
         Errno::RANGE => "ERANGE",
         Errno::NOSYS => "ENOSYS",
+        Errno::NOTTY => "ENOTTY",
+        Errno::NOBUFS => "ENOBUFS",
+        Errno::MLINK => "EMLINK",
+        Errno::NOMEM => "ENOMEM",
         other => return format!("errno {}", other.raw_os_error()),
     };
     name.to_owned()
@@ -239,7 +252,7 @@ mod tests {
     fn every_operation_has_its_name() {
         assert_eq!(Operation::Lookup.name(), "lookup");
         assert_eq!(Operation::Create.name(), "create");
-        assert_eq!(Operation::Other as usize, Operation::NAMES.len() - 1);
+        assert_eq!(Operation::CopyFileRange.name(), "copy_file_range");
     }
 
     #[test]
