@@ -6,6 +6,7 @@
 
 mod attr;
 mod buffer;
+mod children;
 mod commit;
 mod content;
 mod counters;

@@ -1,6 +1,5 @@
 //! Inodes.
 
-use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::attr::{Attr, Kind, Stat};
 use super::buffer::Buffer;
+use super::children::Children;
 use super::error::Error;
 use crate::tier::{Directory, DiskFile};
 
@@ -72,16 +72,9 @@ pub(super) struct Folder {
     /// Odd while names in the backing directory are being replaced or removed; see `Vfs::load`.
     pub(super) sequence: AtomicU64,
     pub(super) children: RwLock<Children>,
+    /// Folders among the children.
+    folders: Arc<AtomicU64>,
     pub(super) disk: Directory,
-}
-
-/// Names in a directory, and their order for readdir: the order of creation, by a number that is
-/// never used again, so that a listing under way neither repeats nor skips what stays.
-#[derive(Debug, Default)]
-pub(super) struct Children {
-    by_name: HashMap<Name, (u64, Arc<Node>)>,
-    in_order: BTreeMap<u64, Arc<Node>>,
-    next: u64,
 }
 
 /// Where a file's content is.
@@ -102,51 +95,22 @@ pub(super) enum Held {
     File(Arc<DiskFile>),
 }
 
-impl Children {
-    pub(super) fn get(&self, name: &OsStr) -> Option<&Arc<Node>> {
-        self.by_name.get(name).map(|(_, node)| node)
-    }
-
-    pub(super) fn insert(&mut self, name: Name, node: Arc<Node>) {
-        // 0 to 2 are readdir's own positions: start, `.` and `..`.
-        let cookie = self.next + 3;
-        self.next += 1;
-        if let Some((old, _)) = self.by_name.insert(name, (cookie, Arc::clone(&node))) {
-            self.in_order.remove(&old);
-        }
-        self.in_order.insert(cookie, node);
-    }
-
-    pub(super) fn remove(&mut self, name: &OsStr) {
-        if let Some((cookie, _)) = self.by_name.remove(name) {
-            self.in_order.remove(&cookie);
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
-
-    /// What comes after position `cookie`, with its own position.
-    pub(super) fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &Arc<Node>)> {
-        self.in_order
-            .range(cookie + 1..)
-            .map(|(cookie, node)| (*cookie, node))
-    }
-
-    pub(super) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.in_order.values()
-    }
-}
-
 impl Folder {
     pub(super) fn new(disk: Directory) -> Self {
+        let children = Children::default();
         Self {
             names: Mutex::new(()),
             sequence: AtomicU64::new(0),
-            children: RwLock::default(),
+            folders: children.folders(),
+            children: RwLock::new(children),
             disk,
         }
+    }
+
+    /// Links as other filesystems count them: its name, its `.`, and the `..` of each folder in it.
+    fn links(&self) -> u32 {
+        let folders = self.folders.load(Ordering::Relaxed);
+        u32::try_from(folders).unwrap_or(u32::MAX).saturating_add(2)
     }
 
     /// Marks the time during which names in the backing directory stand for something else than in
@@ -224,10 +188,10 @@ impl Node {
             kind: self.kind(),
             generated: matches!(self.body, Body::Snapshot(_)),
             checked: self.is_checked(),
-            links: match (named, self.kind()) {
+            links: match (named, self.folder()) {
                 (false, _) => 0,
-                (true, Kind::Directory) => 2,
-                (true, _) => 1,
+                (true, Some(folder)) => folder.links(),
+                (true, None) => 1,
             },
             attr: meta.attr,
         }

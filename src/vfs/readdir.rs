@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Vfs;
 use super::attr::Stat;
+use super::children::{DOT, DOT_DOT};
 use super::error::{Error, Result};
 use super::node::Node;
 
@@ -25,7 +26,8 @@ impl Vfs {
     /// Lists the names of a directory that come after `position` (0: from the start), until `accept`
     /// says that its reply is full by returning false.
     ///
-    /// Positions stay valid while names come and go: what stays is listed once. With `count` each
+    /// Positions stay valid while names come and go: what stays is listed once, nothing twice, and what is made
+    /// after the start not at all. With `count` each
     /// accepted name but `.` and `..` counts a look-up, as READDIRPLUS does.
     ///
     /// # Errors
@@ -47,13 +49,14 @@ impl Vfs {
         let parent = node
             .place()
             .map_or_else(|| self.root_stat(), |place| place.parent.stat());
-        let dots = [(1, ".", node.stat()), (2, "..", parent)];
-        for (own, name, stat) in dots {
-            if own > position
+        let (listing, after) = folder.children.read().listing(position);
+        let dots = [(DOT, ".", node.stat()), (DOT_DOT, "..", parent)];
+        for (number, name, stat) in dots {
+            if number > after
                 && !accept(DirEntry {
                     name: OsStr::new(name),
                     stat,
-                    position: own,
+                    position: listing.position(number),
                     is_dot: true,
                 })
             {
@@ -61,16 +64,15 @@ impl Vfs {
             }
         }
         let children = folder.children.read();
-        for (own, child) in children.after(position.max(2)) {
-            let Some(place) = child.place() else { continue };
+        for (number, name, child) in children.after(listing, after) {
             // Counted before the reply can go out, and taken back if there was no room.
             if count {
                 child.count_lookup();
             }
             let entry = DirEntry {
-                name: &place.name,
+                name,
                 stat: child.stat(),
-                position: own,
+                position: listing.position(number),
                 is_dot: false,
             };
             if !accept(entry) {
