@@ -1,8 +1,10 @@
 //! The thread that tells the kernel what it did not ask for.
 
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use fuser::INodeNo;
 
@@ -32,11 +34,7 @@ impl Notifier {
         let pruner = Pruner::new(device);
         let thread = std::thread::Builder::new()
             .name("kidafs-notify".to_owned())
-            .spawn(move || {
-                notices
-                    .iter()
-                    .for_each(|notice| tell(&kernel, &pruner, notice))
-            })?;
+            .spawn(move || run(&kernel, &pruner, &notices))?;
         Ok(Self { thread })
     }
 
@@ -45,6 +43,48 @@ impl Notifier {
         if self.thread.join().is_err() {
             log::error!("the notifier thread panicked");
         }
+    }
+}
+
+/// How long after a name has gone its directory's listing is told of once more. A part of a listing that was made
+/// before, and that the kernel takes into its cache after the first notice, would show the name for good.
+const AGAIN: Duration = Duration::from_secs(1);
+
+fn run(kernel: &fuser::Notifier, pruner: &Pruner, notices: &Receiver<Notice>) {
+    // Directories, in the order in which they are to be told of once more.
+    let mut again: VecDeque<(Instant, u64)> = VecDeque::new();
+    let mut waiting = HashSet::new();
+    loop {
+        let notice = match again.front() {
+            Some((due, _)) => notices.recv_timeout(due.saturating_duration_since(Instant::now())),
+            None => notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match notice {
+            Ok(notice) => {
+                if let Notice::Entry { parent, .. } = &notice
+                    && waiting.insert(*parent)
+                {
+                    again.push_back((Instant::now() + AGAIN, *parent));
+                }
+                tell(kernel, pruner, notice);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        // One that goes on losing names is told of again and again, at most once in this time.
+        while again.front().is_some_and(|(due, _)| *due <= Instant::now()) {
+            if let Some((_, parent)) = again.pop_front() {
+                waiting.remove(&parent);
+                log_refusal(kernel.inval_inode(INodeNo(parent), 0, 0));
+            }
+        }
+    }
+}
+
+fn log_refusal(told: std::io::Result<()>) {
+    if let Err(error) = told {
+        // The mount is gone, or going: there is nothing left that could be stale.
+        log::debug!("a notice was not taken: {error}");
     }
 }
 
@@ -62,8 +102,5 @@ fn tell(kernel: &fuser::Notifier, pruner: &Pruner, notice: Notice) {
             Ok(())
         }
     };
-    if let Err(error) = told {
-        // The mount is gone, or going: there is nothing left that could be stale.
-        log::debug!("a notice was not taken: {error}");
-    }
+    log_refusal(told);
 }

@@ -63,13 +63,14 @@ pub const NAME_MAX: usize = 255;
 /// Space and files, as statfs(2) reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// The budget in blocks of [`BLOCK`] bytes.
+    /// What is used and what is free, in blocks of [`BLOCK`] bytes: the budget, or less if the backing filesystem
+    /// has no room for all of it.
     pub blocks: u64,
-    /// What is left of it, or of the backing filesystem if that has less.
+    /// What is left of the budget, or of the backing filesystem if that has less.
     pub free: u64,
-    /// The entry limit.
+    /// Entries and what is free: the entry limit, or less if the backing filesystem has not so many inodes.
     pub files: u64,
-    /// What is left of it.
+    /// What is left of the limit, or of the backing filesystem's inodes if those are fewer.
     pub files_free: u64,
 }
 
@@ -217,14 +218,22 @@ impl Vfs {
     /// Those of the backing filesystem.
     pub fn space(&self) -> Result<Space> {
         let backing = self.disk.space()?;
-        let blocks = self.config.max_size / BLOCK;
-        let left = blocks.saturating_sub(self.bytes.load(Ordering::Relaxed) / BLOCK);
-        let files = self.config.max_entries;
+        let used = self.bytes.load(Ordering::Relaxed) / BLOCK;
+        let left = (self.config.max_size / BLOCK).saturating_sub(used);
+        let available = backing.f_bavail.saturating_mul(backing.f_frsize) / BLOCK;
+        let free = left.min(available);
+        let used_files = self.entries.load(Ordering::Relaxed);
+        let left = self.config.max_entries.saturating_sub(used_files);
+        let files_free = match backing.f_files {
+            // It makes inodes as it needs them (btrfs), and does not say how many are left.
+            0 => left,
+            _ => left.min(backing.f_favail),
+        };
         Ok(Space {
-            blocks,
-            free: left.min(backing.f_bavail.saturating_mul(backing.f_frsize) / BLOCK),
-            files,
-            files_free: files.saturating_sub(self.entries.load(Ordering::Relaxed)),
+            blocks: used.saturating_add(free),
+            free,
+            files: used_files.saturating_add(files_free),
+            files_free,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use crate::support::loopfs::{Kind, LoopFs};
 use crate::support::mount::{Mount, done, kidafs, text};
 use crate::support::situation::is_root;
 
@@ -235,6 +236,70 @@ fn du_counts_blocks_and_df_shows_the_budget() {
     );
     assert_eq!(fields[4..6], ["1000", "10"]);
     assert_eq!(fields[6], mount.dir().to_str().unwrap());
+}
+
+#[test]
+fn df_shows_what_is_used_whatever_the_disk_beneath_has() {
+    if !is_root() {
+        // Another filesystem takes root; the sums are the same for everybody.
+        return;
+    }
+    let folder = crate::support::daemon::folder();
+    let small = LoopFs::make(folder.path(), Kind::Tmpfs, 64 << 20);
+    let dir = small.directory("cache");
+    let mount = Mount::over(&dir, None, &[]);
+    let df = |columns: &str| -> Vec<u64> {
+        let output = done(
+            Command::new("df")
+                .arg("--block-size=1")
+                .arg(format!("--output={columns}"))
+                .arg(&dir),
+        );
+        let line = output.lines().last().unwrap();
+        let fields = line.split_whitespace();
+        fields.map(|field| field.parse().unwrap()).collect()
+    };
+    let empty = df("size,used,avail");
+    assert_eq!(empty[1], 0, "{empty:?}");
+    assert_eq!(empty[0], empty[2], "{empty:?}");
+    assert!((50 << 20..=64 << 20).contains(&empty[0]), "{empty:?}");
+    mount.commit("entry", vec![b'x'; 10 << 20]);
+    assert_eq!(df("used")[0], 10 << 20);
+    assert!(df("size")[0] <= 64 << 20);
+    let files = df("itotal,iused,iavail");
+    assert_eq!(files[1], 1, "{files:?}");
+    assert_eq!(files[0], files[1] + files[2], "{files:?}");
+    assert!(files[0] <= df_inodes(small.path()), "{files:?}");
+}
+
+fn df_inodes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).unwrap().f_files
+}
+
+#[test]
+fn directories_have_as_many_links_as_folders_and_two() {
+    let mut mount = Mount::new(&[]);
+    let links = |mount: &Mount, path: &str| fs::metadata(mount.path(path)).unwrap().nlink();
+    fs::create_dir_all(mount.path("a/b/c")).unwrap();
+    fs::create_dir(mount.path("a/d")).unwrap();
+    fs::write(mount.path("a/file"), "x").unwrap();
+    assert_eq!(
+        ["", "a", "a/b", "a/b/c"].map(|path| links(&mount, path)),
+        [3, 4, 3, 2]
+    );
+    fs::rename(mount.path("a/d"), mount.path("a/b/d")).unwrap();
+    assert_eq!(["", "a", "a/b"].map(|path| links(&mount, path)), [3, 3, 4]);
+    // Over an empty directory, and in exchange for a file.
+    fs::rename(mount.path("a/b/d"), mount.path("a/b/c")).unwrap();
+    assert_eq!(links(&mount, "a/b"), 3);
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    let (file, folder) = (mount.path("a/file"), mount.path("a/b/c"));
+    rustix::fs::renameat_with(rustix::fs::CWD, file, rustix::fs::CWD, folder, exchange).unwrap();
+    assert_eq!(["a", "a/b"].map(|path| links(&mount, path)), [4, 2]);
+    fs::remove_dir(mount.path("a/file")).unwrap();
+    assert_eq!(links(&mount, "a"), 3);
+    mount.remount();
+    assert_eq!(["", "a", "a/b"].map(|path| links(&mount, path)), [3, 3, 2]);
 }
 
 #[test]
