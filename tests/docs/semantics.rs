@@ -1,23 +1,42 @@
 //! docs/SEMANTICS.md names tests: they exist.
+//!
+//! A sentence has a footnote, `[^3-2]`, and the footnote names the tests of the sentence by their files:
+//!
+//! ```text
+//! [^3-2]: mount/commit.rs: readers, open_readers; src/wakeup/burst.rs: polling_ends_with_a_request_and_at_its_limit
+//! ```
+//!
+//! A file without `src/` is below `tests/`. A sentence that is new may name its test in place, `[commit.readers]`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+fn is_word(word: &str) -> bool {
+    let fits = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
+    !word.is_empty() && word.chars().all(fits)
+}
+
+fn defines(source: &str, test: &str) -> bool {
+    let definition = ["#[test]".to_owned(), format!("fn {test}() {{")];
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    lines.windows(2).any(|two| two == definition)
+}
+
 /// The names in brackets, `file.test`.
-fn references(text: &str) -> Vec<(&str, &str)> {
-    let mut found = Vec::new();
-    for part in text.split('[').skip(1) {
-        let name = part.split(']').next().unwrap();
-        let (file, test) = name.split_once('.').unwrap_or_default();
-        let is_word = |word: &str| {
-            let fits = |c: char| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit();
-            !word.is_empty() && word.chars().all(fits)
-        };
-        if is_word(file) && is_word(test) {
-            found.push((file, test));
-        }
-    }
-    found
+fn in_place(text: &str) -> Vec<(&str, &str)> {
+    let brackets = text.split('[').skip(1);
+    let names = brackets.map(|part| part.split(']').next().unwrap());
+    names
+        .filter_map(|name| name.split_once('.'))
+        .filter(|(file, test)| is_word(file) && is_word(test))
+        .collect()
+}
+
+/// The footnotes that are defined: label and text.
+fn footnotes(text: &str) -> Vec<(&str, &str)> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("[^"));
+    lines.filter_map(|line| line.split_once("]: ")).collect()
 }
 
 /// The sources in which tests are, with the names of their files.
@@ -52,15 +71,47 @@ fn what_the_semantics_name_of_these_tests_exists() {
     let sources = sources(root);
     let text = fs::read_to_string(root.join("docs/SEMANTICS.md")).unwrap();
     let mut checked = 0;
-    for (file, test) in references(&text) {
-        let named = sources.iter().filter(|source| is_named(&source.0, file));
-        let definition = ["#[test]".to_owned(), format!("fn {test}() {{")];
-        let mut defined = named.filter(|(_, source)| {
-            let lines: Vec<&str> = source.lines().map(str::trim).collect();
-            lines.windows(2).any(|two| two == definition)
-        });
-        assert!(defined.next().is_some(), "{file}.{test}");
+    for (file, test) in in_place(&text) {
+        let mut named = sources.iter().filter(|source| is_named(&source.0, file));
+        assert!(
+            named.any(|(_, source)| defines(source, test)),
+            "{file}.{test}"
+        );
         checked += 1;
     }
+    for (label, tests) in footnotes(&text) {
+        for group in tests.split("; ") {
+            let (file, tests) = group
+                .split_once(": ")
+                .unwrap_or_else(|| panic!("[^{label}]: {group}"));
+            let place = match file.starts_with("src/") {
+                true => root.join(file),
+                false => root.join("tests").join(file),
+            };
+            let source = fs::read_to_string(&place);
+            let source = source.unwrap_or_else(|error| panic!("[^{label}]: {file}: {error}"));
+            for test in tests.split(", ") {
+                assert!(defines(&source, test), "[^{label}]: {file}: {test}");
+                checked += 1;
+            }
+        }
+    }
     assert!(checked >= 40, "{checked}");
+}
+
+#[test]
+fn each_footnote_of_the_semantics_is_used_and_there() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SEMANTICS.md");
+    let text = fs::read_to_string(page).unwrap();
+    let defined: Vec<&str> = footnotes(&text).iter().map(|(label, _)| *label).collect();
+    let labels: BTreeSet<&str> = defined.iter().copied().collect();
+    assert_eq!(labels.len(), defined.len(), "a label is defined twice");
+    let used: BTreeSet<&str> = text
+        .split("[^")
+        .skip(1)
+        .filter_map(|part| part.split_once(']'))
+        .filter(|(_, rest)| !rest.starts_with(": "))
+        .map(|(label, _)| label)
+        .collect();
+    assert_eq!(used, labels);
 }
