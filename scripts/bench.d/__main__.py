@@ -15,41 +15,41 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import chart
 import host
-import page
-import picture
+import report
 import workloads
-from lab import Lab
-from partners import Partner
+from harness import Harness
 from systems import Systems, ext4_folder
+from workers import Worker
 
 import daemon
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE, PICTURE, NUMBERS = (ROOT / "docs" / name for name in ("PERFORMANCE.md", "performance.svg", "performance.json"))
+REPORT, CHART, NUMBERS = (ROOT / "docs" / name for name in ("PERFORMANCE.md", "performance.svg", "performance.json"))
 QUICK = 0.12  # of a full run's time
 
 
-def policy(lab: Lab) -> dict:
-    """(p) Hit rates of policies for the memory tier."""
-    program = lab.systems.kidafs.parent / "bench-policy"
+def policy(harness: Harness) -> dict:
+    """Hit rates of policies for the memory tier."""
+    program = harness.systems.kidafs.parent / "bench-policy"
     return json.loads(subprocess.run([program], stdout=subprocess.PIPE, check=True).stdout)
 
 
-# letter -> name in the results, function; in the order of the run
+# name in the results and for --only, in the order of the run
 WORKLOADS = {
-    "a": ("kida", workloads.kida),
-    "b": ("start-up", workloads.start_up),
-    "c": ("native", workloads.native),
-    "t": ("processes", workloads.processes),
-    "d": ("jinja2", workloads.jinja2),
-    "e": ("listing", workloads.listing),
-    "f": ("dropped", workloads.dropped),
-    "w": ("warm", workloads.warm),
-    "g": ("scale", daemon.scale),
-    "h": ("messages", daemon.messages),
-    "i": ("idle", daemon.idle),
-    "p": ("policy", policy),
+    "kida": workloads.kida,
+    "start-up": workloads.start_up,
+    "native": workloads.native,
+    "processes": workloads.processes,
+    "jinja2": workloads.jinja2,
+    "listing": workloads.listing,
+    "dropped": workloads.dropped,
+    "warm": workloads.warm,
+    "scale": daemon.scale,
+    "messages": daemon.messages,
+    "idle": daemon.idle,
+    "policy": policy,
 }
 
 
@@ -63,23 +63,22 @@ def measure(arguments: argparse.Namespace) -> dict:
         work = stack.enter_context(host.work_folder(arguments.work))
         disk, ext4 = stack.enter_context(ext4_folder(work))
         worker = Path(__file__).with_name("engine.py")
-        lab = Lab(
+        harness = Harness(
             systems=Systems(disk, tools / "kidafs"),
-            engine=stack.enter_context(Partner(sys.executable, "-B", "-s", worker)),
-            client=stack.enter_context(Partner(tools / "bench-client")),
+            engine=stack.enter_context(Worker(sys.executable, "-B", "-s", worker)),
+            client=stack.enter_context(Worker(tools / "bench-client")),
             entry=work / "entry",
             small_entry=work / "small-entry",
             python=Path(sys.executable),
             quick=arguments.quick,
             share=QUICK if arguments.quick else 1.0,
         )
-        for file, whole in ((lab.entry, True), (lab.small_entry, False)):
-            lab.engine.ask("sample", dir=work, file=file, whole=whole)
-        for letter in arguments.only:
-            name, run = WORKLOADS[letter]
+        for file, whole in ((harness.entry, True), (harness.small_entry, False)):
+            harness.engine.ask("sample", dir=work, file=file, whole=whole)
+        for name in arguments.only:
             since = time.monotonic()
-            results[name] = run(lab)
-            say(f"({letter}) {name}: {time.monotonic() - since:.0f} s")
+            results[name] = WORKLOADS[name](harness)
+            say(f"{name}: {time.monotonic() - since:.0f} s")
     return {
         "run": {
             "date": datetime.date.today().isoformat(),
@@ -118,12 +117,11 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def letters(text: str) -> list[str]:
+def names(text: str) -> list[str]:
     chosen = text.split(",")
-    unknown = [letter for letter in chosen if letter not in WORKLOADS]
+    unknown = [name for name in chosen if name not in WORKLOADS]
     if unknown:
-        names = ", ".join(f"{letter} ({name})" for letter, (name, _) in WORKLOADS.items())
-        raise argparse.ArgumentTypeError(f"there is no workload {', '.join(unknown)}; there are {names}")
+        raise argparse.ArgumentTypeError(f"there is no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
     return chosen
 
 
@@ -136,15 +134,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="about two minutes rather than fifteen")
     parser.add_argument(
         "--only",
-        type=letters,
-        metavar="a,b",
-        help="only these workloads, and write nothing: "
-        + ", ".join(f"{letter} {name}" for letter, (name, _) in WORKLOADS.items()),
+        type=names,
+        metavar="NAME,...",
+        help=f"only these workloads, and write nothing: {', '.join(WORKLOADS)}",
     )
     parser.add_argument("--no-write", action="store_true", help="print the tables, write nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
-    parser.add_argument("--render", action="store_true", help="measure nothing: page and picture from the numbers")
-    parser.add_argument("--check", action="store_true", help="measure nothing: do page, picture and numbers agree?")
+    parser.add_argument("--render", action="store_true", help="measure nothing: report and chart from the numbers")
+    parser.add_argument("--check", action="store_true", help="measure nothing: do report, chart and numbers agree?")
     # From scripts/bench: what was built, and where there is room.
     parser.add_argument("--tools", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -167,7 +164,7 @@ def main() -> int:
         return 130
     if arguments.json:
         arguments.json.write_text(as_json(document))
-    print(page.as_text(document))
+    print(report.as_text(document))
     if not (arguments.no_write or partial):
         NUMBERS.write_text(as_json(document))
         return from_numbers(check=False)
@@ -175,11 +172,11 @@ def main() -> int:
 
 
 def from_numbers(check: bool) -> int:
-    """Makes page and picture from the written numbers, or compares them."""
+    """Makes report and chart from the written numbers, or compares them."""
     document = json.loads(NUMBERS.read_text())
     made = {
-        PAGE: page.fill(PAGE.read_text(), page.blocks(document)),
-        PICTURE: picture.draw(document["results"]),
+        REPORT: report.fill(REPORT.read_text(), report.blocks(document)),
+        CHART: chart.draw(document["results"]),
     }
     for path, text in made.items():
         if not check:

@@ -13,29 +13,29 @@ from collections import Counter
 from pathlib import Path
 
 import host
-from lab import Lab, Series
-from systems import KIDAFS, PLAIN, Place
+from harness import Harness, Series
+from systems import KIDAFS, PLAIN, Mount
 from workloads import ROUND
 
 HITS = 1000  # for 'no message in so many'
 
 
-def stats(place: Place) -> dict:
+def stats(mount: Mount) -> dict:
     """What the daemon tells about itself."""
-    return json.loads((place.dir / ".kidafs" / "stats.json").read_text())
+    return json.loads((mount.dir / ".kidafs" / "stats.json").read_text())
 
 
 class Messages:
     """Counts the messages that something takes, by operation, less those of counting."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, mount: Mount) -> None:
+        self.mount = mount
         # What one counting leaves to be forgotten is forgotten in a later one: it takes some to settle.
         *_, before, after = (self.requests() for _ in range(6))
         self.own = after - before
 
     def requests(self) -> Counter:
-        return Counter(stats(self.place)["requests"])
+        return Counter(stats(self.mount)["requests"])
 
     def of(self, do) -> Counter:
         """The messages that `do` takes, without FORGET: it has no reply, so nobody waits for it, and those that
@@ -47,14 +47,14 @@ class Messages:
         return found
 
 
-def messages(lab: Lab) -> dict:
-    """(h) FUSE messages of each operation, as the daemon counts them, and once as strace sees them."""
-    with lab.systems.place(KIDAFS[0]) as place:
-        count = Messages(place)
-        keys = {"dir": place.dir, "tag": "messages", "first": 0, "count": ROUND}
+def messages(harness: Harness) -> dict:
+    """FUSE messages of each operation, as the daemon counts them, and once as strace sees them."""
+    with harness.systems.mount(KIDAFS[0]) as mount:
+        count = Messages(mount)
+        keys = {"dir": mount.dir, "tag": "messages", "first": 0, "count": ROUND}
 
         def per_call(do: str, calls: int = ROUND, **more) -> dict[str, float]:
-            found = count.of(lambda: lab.engine.ask(do, **keys, **more))
+            found = count.of(lambda: harness.engine.ask(do, **keys, **more))
             return {name: round(number / calls, 3) for name, number in sorted(found.items())}
 
         again = {"calls": HITS, "passes": HITS // ROUND}
@@ -70,7 +70,7 @@ def messages(lab: Lab) -> dict:
         }
 
         def look() -> None:
-            subprocess.run(["ls", "-l", place.dir], stdout=subprocess.DEVNULL, check=True)
+            subprocess.run(["ls", "-l", mount.dir], stdout=subprocess.DEVNULL, check=True)
 
         listed = {}
         for name in ("ls -l first", "ls -l repeated"):
@@ -78,17 +78,17 @@ def messages(lab: Lab) -> dict:
         return {
             "calls": found,
             "listing": {"entries": ROUND, **listed},
-            "strace": seen_by_strace(lab, place, count),
+            "strace": seen_by_strace(harness, mount, count),
         }
 
 
-def seen_by_strace(lab: Lab, place: Place, count: Messages) -> dict[str, int]:
+def seen_by_strace(harness: Harness, mount: Mount, count: Messages) -> dict[str, int]:
     """A round as the daemon counts it and as strace sees it: a read of /dev/fuse that returns something is one
     message. Nothing where strace may not attach."""
-    log = lab.systems.fresh() / "strace"
+    log = harness.systems.fresh() / "strace"
     command = ["strace", "-f", "-q", "-P", "/dev/fuse", "-e", "trace=read,readv"]
     tracer = subprocess.Popen(
-        [*command, "-o", log, "-p", str(place.pid)],
+        [*command, "-o", log, "-p", str(mount.pid)],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -96,18 +96,18 @@ def seen_by_strace(lab: Lab, place: Place, count: Messages) -> dict[str, int]:
     )
     try:
         # The process's status tells when it is traced.
-        while not is_traced(place.pid):
+        while not is_traced(mount.pid):
             if tracer.poll() is not None:
                 print(f"strace may not attach: {tracer.stderr.read().strip()}", flush=True)
                 return {}
             time.sleep(0.01)
         before = messages_in(log)
         counted_before = count.requests()
-        keys = {"dir": place.dir, "tag": "strace", "first": 0, "count": ROUND}
+        keys = {"dir": mount.dir, "tag": "strace", "first": 0, "count": ROUND}
         for do in ("miss", "store", "hit", "hit"):
-            lab.engine.ask(do, **keys)
+            harness.engine.ask(do, **keys)
         counted = count.requests() - counted_before - count.own
-        host.await_quiet(place.pid)
+        host.await_quiet(mount.pid)
     finally:
         tracer.send_signal(signal.SIGINT)  # strace then detaches
         tracer.wait(10)
@@ -132,17 +132,17 @@ def messages_in(log: Path) -> int:
     return len(re.findall(r"read\w*(?:\(| resumed>).*\)\s+= [1-9]\d*$", log.read_text(errors="replace"), re.M))
 
 
-def scale(lab: Lab) -> dict[str, Series]:
-    """(g) With 1,000, 10,000 and 100,000 entries: time to mount, memory, hit, miss, store, sweep."""
+def scale(harness: Harness) -> dict[str, Series]:
+    """With 1,000, 10,000 and 100,000 entries: time to mount, memory, hit, miss, store, sweep."""
     options = ("--max-entries", "1000000", "--max-size", "16GiB", "--sweep-interval", "1h")
-    plain, dir = lab.systems.fresh(), lab.systems.fresh() / "cache"
+    plain, dir = harness.systems.fresh(), harness.systems.fresh() / "cache"
     dir.mkdir()
-    ask = {"content": lab.small_entry}
+    ask = {"content": harness.small_entry}
     batch = 100
 
-    def calls(place: Place, count: int) -> dict[str, float]:
+    def calls(mount: Mount, count: int) -> dict[str, float]:
         """The native client's calls among `count` entries; the first hits are the mount's first."""
-        first = lab.random.randrange(count - batch)
+        first = harness.random.randrange(count - batch)
         numbers = {}
         for name, operation, start in (
             ("hit first", "hit", first),
@@ -150,18 +150,18 @@ def scale(lab: Lab) -> dict[str, Series]:
             ("miss first", "miss", count),
             ("store", "store", count),
         ):
-            done = lab.client.ask("each", operation=operation, dir=place.dir, first=start, count=batch, **ask)
+            done = harness.client.ask("each", operation=operation, dir=mount.dir, first=start, count=batch, **ask)
             numbers[name] = sorted(done["nanoseconds"])[batch // 2] / 1000
-        lab.client.ask("remove", dir=place.dir, first=count, count=batch)
+        harness.client.ask("remove", dir=mount.dir, first=count, count=batch)
         return numbers
 
     def measure(count: int):
-        def once(place: Place, _: int) -> dict[str, float]:
-            if place.system == PLAIN:
-                return calls(place, count)
+        def once(mount: Mount, _: int) -> dict[str, float]:
+            if mount.system == PLAIN:
+                return calls(mount, count)
             began = time.perf_counter()
-            with lab.systems.mounted(dir, *options) as pid:
-                served = Place(place.system, dir, pid)
+            with harness.systems.mounted(dir, *options) as pid:
+                served = Mount(mount.system, dir, pid)
                 numbers = {"mount": (time.perf_counter() - began) * 1e6}
                 served.settle()
                 numbers["resident bytes after mount"] = host.resident_bytes(pid) - content(served)
@@ -173,20 +173,20 @@ def scale(lab: Lab) -> dict[str, Series]:
 
         return once
 
-    def content(place: Place) -> int:
-        return stats(place)["memory"]["bytes"]
+    def content(mount: Mount) -> int:
+        return stats(mount)["memory"]["bytes"]
 
     results = {}
     there = 0
-    for count in (1_000, 10_000) if lab.quick else (1_000, 10_000, 100_000):
+    for count in (1_000, 10_000) if harness.quick else (1_000, 10_000, 100_000):
         more = {"first": there, "count": count - there, **ask}
-        lab.client.ask("fill", dir=plain, **more)
+        harness.client.ask("fill", dir=plain, **more)
         # Through the mount: so the entries have what the daemon adds to them.
-        with lab.systems.mounted(dir, *options):
-            lab.client.ask("each", operation="store", dir=dir, **more)
+        with harness.systems.mounted(dir, *options):
+            harness.client.ask("each", operation="store", dir=dir, **more)
         there = count
-        places = [Place(PLAIN, plain), Place(KIDAFS[0], dir)]
-        results[str(count)] = lab.interleave(places, 15, measure(count), least=3)
+        mounts = [Mount(PLAIN, plain), Mount(KIDAFS[0], dir)]
+        results[str(count)] = harness.interleave(mounts, 15, measure(count), least=3)
     return results
 
 
@@ -211,21 +211,21 @@ def sweep(pid: int) -> float:
     return changed - began
 
 
-def idle(lab: Lab) -> dict:
-    """(i) Processor time of daemons that nobody uses, after a burst of use."""
-    seconds = 10 if lab.quick else 60
-    with lab.systems.places(KIDAFS) as places:
-        for place in places:
-            lab.engine.ask("round", dir=place.dir, tag="idle", first=0, count=ROUND)
-        for place in places:
-            place.settle()
-        ticks = {place.system: host.cpu_seconds(place.pid) for place in places}
-        exact = {place.system: host.cpu_nanoseconds(place.pid) for place in places}
+def idle(harness: Harness) -> dict:
+    """Processor time of daemons that nobody uses, after a burst of use."""
+    seconds = 10 if harness.quick else 60
+    with harness.systems.mounts(KIDAFS) as mounts:
+        for mount in mounts:
+            harness.engine.ask("round", dir=mount.dir, tag="idle", first=0, count=ROUND)
+        for mount in mounts:
+            mount.settle()
+        ticks = {mount.system: host.cpu_seconds(mount.pid) for mount in mounts}
+        exact = {mount.system: host.cpu_nanoseconds(mount.pid) for mount in mounts}
         time.sleep(seconds)
         return {
             "seconds": seconds,
-            "cpu_seconds": {place.system: host.cpu_seconds(place.pid) - ticks[place.system] for place in places},
+            "cpu_seconds": {mount.system: host.cpu_seconds(mount.pid) - ticks[mount.system] for mount in mounts},
             "thread_seconds": {
-                place.system: (host.cpu_nanoseconds(place.pid) - exact[place.system]) / 1e9 for place in places
+                mount.system: (host.cpu_nanoseconds(mount.pid) - exact[mount.system]) / 1e9 for mount in mounts
             },
         }

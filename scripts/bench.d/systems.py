@@ -24,7 +24,7 @@ PAUSE = 0.005  # seconds between two systems that share no daemon
 
 
 @dataclass
-class Place:
+class Mount:
     """A directory in which a cache can be, served by `system`."""
 
     system: str
@@ -44,7 +44,7 @@ Fill = Callable[[Path], None]
 
 
 class Systems:
-    """Makes places in a folder on ext4, and unmakes them."""
+    """Makes mounts in a folder on ext4, and unmakes them."""
 
     def __init__(self, folder: Path, kidafs: Path) -> None:
         self.folder = folder
@@ -56,38 +56,38 @@ class Systems:
         } | {"KIDAFS_CONFIG": "/dev/null"}
 
     @contextlib.contextmanager
-    def places(self, names: tuple[str, ...], fill: Fill | None = None) -> Iterator[list[Place]]:
-        """A fresh place for each name; `fill` puts into the directory beneath what is to be there before."""
+    def mounts(self, names: tuple[str, ...], fill: Fill | None = None) -> Iterator[list[Mount]]:
+        """A fresh mount for each name; `fill` puts into the directory beneath what is to be there before."""
         with contextlib.ExitStack() as stack:
-            yield [stack.enter_context(self.place(name, fill)) for name in names]
+            yield [stack.enter_context(self.mount(name, fill)) for name in names]
 
     @contextlib.contextmanager
-    def place(self, name: str, fill: Fill | None = None, options: tuple[str, ...] = ()) -> Iterator[Place]:
-        """One place. A name that begins with kidafs takes `options` of `kidafs mount`."""
+    def mount(self, name: str, fill: Fill | None = None, options: tuple[str, ...] = ()) -> Iterator[Mount]:
+        """One mount. A name that begins with kidafs takes `options` of `kidafs mount`."""
         folder = self.fresh()
         dir = folder / "cache"
         dir.mkdir()
         if name == PLAIN:
             if fill:
                 fill(dir)
-            yield Place(name, dir)
+            yield Mount(name, dir)
         elif name == "tmpfs":
             with tmpfs(dir) as dir:
                 if fill:
                     fill(dir)
-                yield Place(name, dir)
+                yield Mount(name, dir)
         elif name.startswith("kidafs"):
             if fill:
                 fill(dir)
             with self.mounted(dir, *durability(name), *options) as pid:
-                yield Place(name, dir, pid)
+                yield Mount(name, dir, pid)
         else:
             source = folder / "source"
             source.mkdir()
             if fill:
                 fill(source)
             with peer(name, source, dir, folder) as pid:
-                yield Place(name, dir, pid)
+                yield Mount(name, dir, pid)
 
     def fresh(self) -> Path:
         """A new empty folder on ext4."""

@@ -1,4 +1,4 @@
-"""What was to be reached, and whether it was."""
+"""The targets, and whether they were met."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ TIMES = "×"
 
 @dataclass(frozen=True)
 class Target:
-    """A row of the table. `figure` finds the number in a run's results; None if it was not measured."""
+    """A row of the table. `measured` finds the number in a run's results; None if it was not measured."""
 
     name: str
     reach: float
-    dream: float | None
-    figure: Callable[[dict], Spread | None]
+    stretch: float | None
+    measured: Callable[[dict], Spread | None]
     unit: str = TIMES
     least: bool = False  # to be at least `reach`, not at most
     messages: str | None = None  # the calls that must take no message at all
 
     def met(self, results: dict) -> bool | None:
         """None: not measured."""
-        figure = self.figure(results)
-        if figure is None:
+        measured = self.measured(results)
+        if measured is None:
             return None
         # As it is printed: 1.049 is no 1.05 that was missed.
-        shown = round(figure.median, 2)
+        shown = round(measured.median, 2)
         reached = shown >= self.reach if self.least else shown <= self.reach
         return reached and not self.messages_taken(results)
 
@@ -44,13 +44,13 @@ class Target:
 def of(workload: str, series: str, system: str, base: str = PLAIN) -> Callable[[dict], Spread | None]:
     """The ratio of one system to another in a series."""
 
-    def figure(results: dict) -> Spread | None:
+    def measured(results: dict) -> Spread | None:
         found = results.get(workload, {}).get(series, {})
         if system not in found or base not in found:
             return None
         return summary.ratio(found[system], found[base])
 
-    return figure
+    return measured
 
 
 def idle(results: dict) -> Spread | None:

@@ -19,7 +19,7 @@ fn bench(file: &str, arguments: &[&str]) {
 }
 
 #[test]
-fn the_page_and_the_picture_show_the_measured_numbers() {
+fn the_page_and_the_chart_show_the_measured_numbers() {
     bench("bench.d", &["--check"]);
 }
 

@@ -65,7 +65,7 @@ def jinja2():
         for name in names:
             before = files()
             env.get_template(name)
-            source, filename, _ = env.loader.get_source(env, name)
+            _source, filename, _ = env.loader.get_source(env, name)
             path = only_new(before)
             # A prefix loader hands its inner loader what is left of the name.
             name = name.removeprefix("shop/")
@@ -83,9 +83,7 @@ def jinja2():
     def env(folder, loader, *pattern):
         cache = CACHE / folder
         cache.mkdir(parents=True)
-        return jinja2.Environment(
-            loader=loader, bytecode_cache=jinja2.FileSystemBytecodeCache(str(cache), *pattern)
-        )
+        return jinja2.Environment(loader=loader, bytecode_cache=jinja2.FileSystemBytecodeCache(str(cache), *pattern))
 
     loader = jinja2.FileSystemLoader(str(TEMPLATES))
     use(env("j", loader), TEXTS)
@@ -108,8 +106,8 @@ def jinja2():
 
 
 def mako():
-    from mako.template import Template
     from mako.lookup import TemplateLookup
+    from mako.template import Template
 
     cache = CACHE / "mako"
     lookup = TemplateLookup([str(TEMPLATES)], module_directory=str(cache), input_encoding="utf-8")
@@ -157,9 +155,7 @@ def modules():
             source.write_text("x = 'ü'\n", encoding="utf-8")
             sys.pycache_prefix = str(prefix)
             path = cache_from_source(str(source), optimization=optimization)
-            py_compile.compile(
-                str(source), path, doraise=True, optimize=optimization or 0, invalidation_mode=mode
-            )
+            py_compile.compile(str(source), path, doraise=True, optimize=optimization or 0, invalidation_mode=mode)
             if optimization:
                 version = f"{tag}.opt-{optimization}"
             else:
@@ -197,7 +193,7 @@ def kida():
         for name in names:
             before = files()
             env.get_template(name)
-            source, filename = loader.get_source(name)
+            _source, filename = loader.get_source(name)
             path = only_new(before)
 
             def is_fresh(name=name):
@@ -258,8 +254,10 @@ if sys.version_info >= (3, 14):
     kida()
 
 sources = sorted(
-    path for root in (TEMPLATES, MODULES, FOLDER / "package" / "templates")
-    for path in root.rglob("*") if path.is_file()
+    path
+    for root in (TEMPLATES, MODULES, FOLDER / "package" / "templates")
+    for path in root.rglob("*")
+    if path.is_file()
 )
 originals = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in sources}
 print(json.dumps(entries), flush=True)

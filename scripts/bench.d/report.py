@@ -12,7 +12,7 @@ from targets import TARGETS, TIMES
 
 CRASH = KIDAFS[0]
 
-# workload, series, what the reader sees; in the order of the page and of the picture
+# workload, series, what the reader sees; in the order of the report and of the chart
 LATENCIES = (
     ("kida", "hit repeated", "kida: hit, repeated"),
     ("kida", "hit second", "kida: second hit after a store"),
@@ -43,10 +43,10 @@ def number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def with_quartiles(figure: Spread, unit: str = "") -> str:
-    if figure.samples == 1:
-        return f"{number(figure.median)}{unit}"
-    return f"{number(figure.median)}{unit} ({number(figure.low)}–{number(figure.high)})"
+def with_quartiles(measured: Spread, unit: str = "") -> str:
+    if measured.samples == 1:
+        return f"{number(measured.median)}{unit}"
+    return f"{number(measured.median)}{unit} ({number(measured.low)}–{number(measured.high)})"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -56,23 +56,23 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def targets(results: dict) -> str:
-    """Every target with its figure, met or not."""
+    """Every target and what was measured, met or not."""
 
     def row(target):
-        figure = target.figure(results)
+        measured = target.measured(results)
         sign = "≥" if target.least else "≤"
         reach = f"{sign} {target.reach:g}{target.unit}"
         if target.messages:
             reach += ", 0 messages"
-        dream = "" if target.dream is None else f"{target.dream:g}{target.unit}"
-        if figure is None:
-            return [target.name, reach, dream, "not measured", ""]
-        shown = with_quartiles(figure, target.unit)
+        stretch = "" if target.stretch is None else f"{target.stretch:g}{target.unit}"
+        if measured is None:
+            return [target.name, reach, stretch, "not measured", ""]
+        shown = with_quartiles(measured, target.unit)
         if target.messages and "messages" in results:
             shown += f", {target.messages_taken(results):g} messages in 1,000"
-        return [target.name, reach, dream, shown, "met" if target.met(results) else "**not met**"]
+        return [target.name, reach, stretch, shown, "met" if target.met(results) else "**not met**"]
 
-    return table(["operation", "to reach", "dream", "figure (quartiles)", ""], map(row, TARGETS))
+    return table(["operation", "target", "stretch", "measured (quartiles)", ""], map(row, TARGETS))
 
 
 def ratios(results: dict) -> str:

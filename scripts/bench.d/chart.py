@@ -48,7 +48,7 @@ def cost(results: dict, group: tuple, system: str) -> float | None:
 
 
 def draw(results: dict) -> str:
-    """The picture as SVG text."""
+    """The chart as SVG text."""
     groups = [
         (group[2], [(system, value) for system in COLOURS if (value := cost(results, group, system))])
         for group in GROUPS

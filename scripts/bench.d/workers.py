@@ -13,7 +13,7 @@ from typing import Any
 import host
 
 
-class Partner:
+class Worker:
     """A process that answers a line with a line."""
 
     def __init__(self, *command: str | Path) -> None:
@@ -22,7 +22,7 @@ class Partner:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Ctrl-C is for the one who asks: a partner ends with its input.
+            # Ctrl-C is for the one who asks: a worker ends with its input.
             start_new_session=True,
         )
 
@@ -40,7 +40,7 @@ class Partner:
             raise host.Failure(f"{do} failed{where}: {answer['error']}")
         return answer
 
-    def __enter__(self) -> Partner:
+    def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:

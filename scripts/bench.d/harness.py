@@ -10,20 +10,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from partners import Partner
-from systems import Place, Systems
+from systems import Mount, Systems
+from workers import Worker
 
 # series -> system -> one number a repetition; times are in microseconds, unless the series says otherwise
 Series = dict[str, dict[str, list[float]]]
 
 
 @dataclass
-class Lab:
+class Harness:
     """What a workload works with."""
 
     systems: Systems
-    engine: Partner
-    client: Partner
+    engine: Worker
+    client: Worker
     python: Path
     quick: bool
     share: float  # of a full run's time
@@ -33,36 +33,36 @@ class Lab:
 
     def interleave(
         self,
-        places: list[Place],
+        mounts: list[Mount],
         seconds: float,
-        measure: Callable[[Place, int], dict[str, float]],
+        measure: Callable[[Mount, int], dict[str, float]],
         *,
         least: int = 5,
         before: Callable[[int], None] | None = None,
     ) -> Series:
-        """Lets every place have its turn in each repetition, in another order each time, until the time is up;
+        """Lets every mount have its turn in each repetition, in another order each time, until the time is up;
         at least `least` times, and at most for twice the time. The first repetition warms up and does not count."""
         series: Series = defaultdict(lambda: defaultdict(list))
         end = time.monotonic() + seconds * self.share
         last = end + seconds * self.share
         repetition = 0
-        last_place = None
+        last_mount = None
         while repetition <= 1 or time.monotonic() < (end if repetition > least else last):
-            order = self.random.sample(places, len(places))
+            order = self.random.sample(mounts, len(mounts))
             if before:
                 before(repetition)
             measured = {}
-            for place in order:
+            for mount in order:
                 # Nor may what is left of the turn before be a help or a burden to this one.
-                if last_place:
-                    last_place.settle()
-                place.settle()
-                last_place = place
-                measured[place.system] = measure(place, repetition)
+                if last_mount:
+                    last_mount.settle()
+                mount.settle()
+                last_mount = mount
+                measured[mount.system] = measure(mount, repetition)
             if repetition > 0:
-                for place in places:
-                    for name, number in measured[place.system].items():
-                        series[name][place.system].append(number)
+                for mount in mounts:
+                    for name, number in measured[mount.system].items():
+                        series[name][mount.system].append(number)
             repetition += 1
         return {name: dict(systems) for name, systems in series.items()}
 
