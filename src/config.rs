@@ -23,6 +23,8 @@ pub enum Durability {
 /// Space to leave free on the backing filesystem.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum KeepFree {
+    /// The smaller of 5 % and 1 GiB.
+    Auto,
     /// So many bytes.
     Bytes(u64),
     /// So many hundredths of the filesystem's size; 0.0 to 100.0.
@@ -33,9 +35,20 @@ impl KeepFree {
     /// The bytes to leave free on a filesystem of `total` bytes.
     pub fn bytes_of(self, total: u64) -> u64 {
         match self {
+            Self::Auto => Self::Percent(5.0).bytes_of(total).min(1024 * MIB),
             Self::Bytes(bytes) => bytes,
             // A byte of rounding on exabytes does not matter to a rule of thumb.
             Self::Percent(percent) => (total as f64 * percent / 100.0) as u64,
+        }
+    }
+
+    /// The inodes to leave free on a filesystem of `total`: the same share, at the most one for each 16 KiB of 1 GiB.
+    /// None where bytes are asked for, or where the filesystem has no such limit (`total` 0).
+    pub fn inodes_of(self, total: u64) -> u64 {
+        match self {
+            Self::Auto => Self::Percent(5.0).bytes_of(total).min(65_536),
+            Self::Bytes(_) => 0,
+            Self::Percent(_) => self.bytes_of(total),
         }
     }
 }
@@ -67,9 +80,11 @@ pub struct Config {
     pub max_entry: u64,
     /// `expired`: neither committed nor looked up for this long.
     pub max_age: Option<Duration>,
-    /// `superseded`: a newer source hash exists, and not looked up for this long since.
+    /// `superseded`: the source is another entry's now, and not looked up for this long since.
     pub superseded_grace: Option<Duration>,
-    /// `foreign`: its ABI version had no look-up for this long while another had.
+    /// `orphaned`: the source is gone, and not looked up for this long since.
+    pub orphaned_grace: Option<Duration>,
+    /// `foreign-version`: its ABI version had no look-up for this long while another had.
     pub foreign_age: Option<Duration>,
     /// `stale-temp`: staged, never committed, untouched for this long.
     pub stale_temp: Option<Duration>,
@@ -116,10 +131,11 @@ impl Default for Config {
             max_entries: 100_000,
             max_entry: 16 * MIB,
             max_age: Some(30 * DAY),
-            superseded_grace: Some(HOUR),
+            superseded_grace: Some(Duration::from_secs(5 * 60)),
+            orphaned_grace: Some(DAY),
             foreign_age: Some(7 * DAY),
             stale_temp: Some(HOUR),
-            keep_free: KeepFree::Percent(5.0),
+            keep_free: KeepFree::Auto,
             sweep_interval: Duration::from_secs(60),
             sample: Duration::from_secs(60),
             durability: Durability::Crash,

@@ -27,6 +27,9 @@ pub const ENTRIES_JSONL: &str = "entries.jsonl";
 /// On the mount: the metrics, in Prometheus' text format.
 pub const METRICS: &str = "metrics";
 
+/// On the mount: a line of JSON for each file that a sweep would remove now, with the reason.
+pub const PLAN_JSONL: &str = "plan.jsonl";
+
 /// On the mount: the daemon's process number, in its own process namespace.
 pub const PID: &str = "pid";
 

@@ -19,6 +19,7 @@
 //! | [`stats`] | what a daemon tells about itself, for daemon and command line alike |
 //! | [`config`], [`clock`] | options with their defaults; the source of time |
 
+pub mod bell;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -196,10 +196,24 @@ fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) 
     line(out, "memory", tier(&stats.memory))?;
     line(out, "staging", tier(&stats.staging))?;
     line(out, "disk", tier(&stats.disk))?;
+    let foreign = format!(
+        "{}, {} files that are no entries",
+        print::size(stats.foreign.bytes),
+        stats.foreign.files
+    );
+    line(out, "foreign", foreign)?;
+    let unreachable = if stats.free_space_out_of_reach {
+        ", less than --keep-free, which evicting cannot change"
+    } else {
+        ""
+    };
     line(
         out,
         "free on backing",
-        print::size(stats.backing_available_bytes),
+        format!(
+            "{}{unreachable}",
+            print::size(stats.backing_available_bytes)
+        ),
     )?;
     let rate = |count: fn(&Daemon) -> u64| {
         let now = count(stats);

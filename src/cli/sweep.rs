@@ -1,10 +1,8 @@
 //! `kidafs sweep`: makes the daemon's evictor run now, or shows what it would do.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -12,16 +10,11 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::listing::Name;
-use super::options;
 use super::print::{self, Side, Table};
 use super::target::Target;
 use super::{Outcome, Output};
-use crate::config::{Config, Setting};
-use crate::evict::{self, EntryInfo, Free, Kind, Limits};
-use crate::format::Pattern;
-use crate::layout::{ENTRIES_JSONL, STATS_JSON};
-use crate::stats::{EntryRow, Place, Stats, time_of};
+use crate::layout::{PLAN_JSONL, STATS_JSON};
+use crate::stats::{PlanRow, Stats};
 
 /// Make the evictor of a mount run now, and return when it has
 #[derive(Args)]
@@ -41,13 +34,6 @@ pub(super) struct Sweep {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-/// A victim and what it was.
-struct Planned {
-    path: String,
-    reason: evict::Reason,
-    size: u64,
 }
 
 impl Sweep {
@@ -135,39 +121,43 @@ impl Sweep {
     /// Shows what would be evicted.
     fn show(&self, out: Output<'_>, target: &Target) -> Outcome {
         let dir = self.dir.display();
-        let (Some(settings), Some(rows), Some(stats)) = (
-            target.settings()?,
-            target.hidden_lines::<EntryRow>(ENTRIES_JSONL)?,
-            target.hidden_json::<Stats>(STATS_JSON)?,
-        ) else {
-            bail!("the daemon of {dir} does not list its entries: mount again with this version");
+        let Some(plan) = target.hidden_lines::<PlanRow>(PLAN_JSONL)? else {
+            bail!("the daemon of {dir} does not tell its plan: mount again with this version");
         };
-        let plan = plan(&settings, rows, &stats)?;
-        if self.json {
-            let victims: Vec<_> = plan
-                .iter()
-                .map(|victim| {
-                    json!({ "file": victim.path, "reason": victim.reason, "size_bytes": victim.size })
-                })
-                .collect();
-            print::json(out, &victims)?;
-        } else {
-            let mut table = Table::new([
-                ("REASON", Side::Left),
-                ("SIZE", Side::Right),
-                ("FILE", Side::Left),
-            ]);
-            for victim in plan {
-                table.add([
-                    victim.reason.to_string(),
-                    print::size(victim.size),
-                    victim.path,
-                ]);
-            }
-            table.print(out)?;
-        }
-        Ok(ExitCode::SUCCESS)
+        show(out, &plan, self.json)
     }
+}
+
+/// Prints what a sweep would remove.
+pub(super) fn show(out: Output<'_>, plan: &[PlanRow], json: bool) -> Outcome {
+    if json {
+        let victims: Vec<_> = plan
+            .iter()
+            .map(|victim| {
+                json!({ "file": victim.path, "reason": victim.reason, "size_bytes": victim.size_bytes })
+            })
+            .collect();
+        print::json(out, &victims)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if plan.is_empty() {
+        writeln!(out, "nothing would be removed")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::new([
+        ("REASON", Side::Left),
+        ("SIZE", Side::Right),
+        ("FILE", Side::Left),
+    ]);
+    for victim in plan {
+        table.add([
+            victim.reason.to_string(),
+            print::size(victim.size_bytes),
+            victim.path.clone(),
+        ]);
+    }
+    table.print(out)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The first pause between two looks at the daemon's count, and the longest.
@@ -182,154 +172,4 @@ fn stats(target: &Target) -> anyhow::Result<Stats> {
             target.dir.display()
         )
     })
-}
-
-/// What the daemon's next sweep would remove: the same rules on what it tells about its entries.
-fn plan(
-    settings: &std::collections::BTreeMap<String, Setting>,
-    rows: Vec<EntryRow>,
-    stats: &Stats,
-) -> anyhow::Result<Vec<Planned>> {
-    let config: Config = options::config_of(settings)?;
-    let free = (stats.backing_total_bytes > 0).then_some(Free {
-        available: stats.backing_available_bytes,
-        total: stats.backing_total_bytes,
-        unit: stats.backing_block_bytes,
-    });
-    let mut kinds = Kinds::default();
-    let entries: Vec<_> = (0..)
-        .zip(&rows)
-        .map(|(id, row)| EntryInfo {
-            id,
-            kind: kinds.of(row, &config.pattern),
-            committed_at: time_of(row.committed_unix_seconds),
-            last_used: time_of(row.used_unix_seconds),
-            size: row.size_bytes,
-            in_use: row.in_use,
-        })
-        .collect();
-    let mut paths: HashMap<u64, String> = (0..).zip(rows.into_iter().map(|row| row.path)).collect();
-    let victims = evict::plan(&entries, SystemTime::now(), &Limits::from(&config), free);
-    Ok(victims
-        .into_iter()
-        .filter_map(|victim| {
-            Some(Planned {
-                path: paths.remove(&victim.id)?,
-                reason: victim.reason,
-                size: victim.size,
-            })
-        })
-        .collect())
-}
-
-/// Numbers that stand for names.
-#[derive(Default)]
-struct Kinds {
-    templates: Numbers<(PathBuf, String, String)>,
-    sources: Numbers<String>,
-    versions: Numbers<String>,
-}
-
-impl Kinds {
-    fn of(&mut self, row: &EntryRow, pattern: &Pattern) -> Kind {
-        let path = Path::new(&row.path);
-        if row.tier == Place::Staging {
-            return Kind::Staged;
-        }
-        let Some(name) = Name::parse(pattern, path) else {
-            return Kind::Other;
-        };
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        let abi = self.versions.of(name.version.clone());
-        Kind::Entry {
-            group: self.templates.of((folder, name.version, name.template)),
-            source: self.sources.of(name.source_hash),
-            abi: u32::try_from(abi).unwrap_or(u32::MAX),
-        }
-    }
-}
-
-/// A number for each thing, the same for the same thing.
-struct Numbers<T>(HashMap<T, u64>);
-
-impl<T> Default for Numbers<T> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<T: Eq + Hash> Numbers<T> {
-    fn of(&mut self, thing: T) -> u64 {
-        let next = self.0.len() as u64;
-        *self.0.entry(thing).or_insert(next)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-    use crate::evict::Reason;
-    use crate::stats::unix_seconds;
-
-    fn row(path: &str, hours: u64, tier: Place) -> EntryRow {
-        let at = unix_seconds(SystemTime::now() - Duration::from_secs(hours * 3600 + 60));
-        EntryRow {
-            path: path.to_owned(),
-            size_bytes: 100,
-            committed_unix_seconds: at,
-            used_unix_seconds: at,
-            tier,
-            ..EntryRow::default()
-        }
-    }
-
-    #[test]
-    fn the_dry_run_applies_the_daemons_own_options_to_its_list() {
-        let rows = vec![
-            row("__kida_py314_a.html_0000000000000001.pyc", 5, Place::Disk),
-            row("__kida_py314_a.html_0000000000000002.pyc", 3, Place::Memory),
-            row(
-                "sub/__kida_py314_a.html_0000000000000003.pyc",
-                1,
-                Place::Disk,
-            ),
-            row(
-                "__kida_py314_a.html_0000000000000004.pyc.abcdefgh.tmp",
-                4,
-                Place::Staging,
-            ),
-            row("mako/a.html.py", 50, Place::Disk),
-        ];
-        let settings = BTreeMap::from([
-            ("max-age".to_owned(), setting("2d")),
-            ("superseded-grace".to_owned(), setting("2h")),
-            ("backing".to_owned(), setting("")),
-            ("an-option-of-a-later-version".to_owned(), setting("x")),
-        ]);
-        let plan = plan(&settings, rows, &Stats::default()).unwrap();
-        let plan: Vec<_> = plan.iter().map(|v| (v.reason, v.path.as_str())).collect();
-        assert_eq!(
-            plan,
-            [
-                (
-                    Reason::StaleTemp,
-                    "__kida_py314_a.html_0000000000000004.pyc.abcdefgh.tmp"
-                ),
-                (Reason::Expired, "mako/a.html.py"),
-                (
-                    Reason::Superseded,
-                    "__kida_py314_a.html_0000000000000001.pyc"
-                ),
-            ]
-        );
-    }
-
-    fn setting(value: &str) -> Setting {
-        Setting {
-            value: value.to_owned(),
-            origin: crate::config::Origin::Default,
-        }
-    }
 }

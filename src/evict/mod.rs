@@ -4,7 +4,8 @@
 //! that a plan can be shown before it is carried out and tested without a filesystem.
 
 mod plan;
+mod space;
 mod trigger;
 
-pub use plan::{EntryInfo, Free, Kind, Limits, Reason, Victim, plan};
+pub use plan::{BY_NAME, EntryInfo, Free, Kind, Limits, Plan, Reason, Verdict, Victim, plan};
 pub use trigger::Trigger;

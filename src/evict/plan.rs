@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::space::{Goal, Shortage, Usage};
 use crate::config::{Config, KeepFree};
 
 /// Why an entry leaves. The names are the ones that `kidafs stats`, the metrics and `--dry-run`
@@ -17,11 +18,13 @@ pub enum Reason {
     StaleTemp,
     /// Neither committed nor looked up for too long.
     Expired,
-    /// A newer source of the same template is committed, and this one has been idle for the grace
-    /// period since.
+    /// The source is now that of another entry; or, where sources cannot be seen, a newer source of the same
+    /// template is committed, and this one has been idle since.
     Superseded,
+    /// The source is gone.
+    Orphaned,
     /// Nothing of its ABI version was looked up for too long, while another version is in use.
-    Foreign,
+    ForeignVersion,
     /// The directory is over its budget of bytes or entries.
     Budget,
     /// The backing filesystem has too little free space.
@@ -33,11 +36,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order in which the rules apply.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::StaleTemp,
         Self::Expired,
         Self::Superseded,
-        Self::Foreign,
+        Self::Orphaned,
+        Self::ForeignVersion,
         Self::Budget,
         Self::Pressure,
         Self::Corrupt,
@@ -49,7 +53,8 @@ impl Reason {
             Self::StaleTemp => "stale-temp",
             Self::Expired => "expired",
             Self::Superseded => "superseded",
-            Self::Foreign => "foreign",
+            Self::Orphaned => "orphaned",
+            Self::ForeignVersion => "foreign-version",
             Self::Budget => "budget",
             Self::Pressure => "pressure",
             Self::Corrupt => "corrupt",
@@ -77,11 +82,37 @@ pub enum Kind {
         /// Stands for the whole version tag, such as `py314_kida0_12_0_ast2`.
         abi: u32,
     },
-    /// Any other committed file, such as another engine's entry: `expired`, `budget` and
-    /// `pressure`.
+    /// Another engine's entry: every rule but those that compare versions and sources by name.
     Other,
-    /// Uncommitted, or a temporary file that a dead writer left on disk: `stale-temp` only.
+    /// A module that Mako has made. Mako reads it for as long as a process lives, so it leaves only when its source
+    /// has shown it to be out of date: `superseded` and `orphaned`.
+    Module,
+    /// Uncommitted, and in memory: `stale-temp` only.
     Staged,
+    /// A temporary file that a dead writer left on disk: `stale-temp` only, and it takes space until then.
+    LeftOver,
+    /// No cache entry. It takes space, and never leaves.
+    Foreign,
+}
+
+/// What an entry's source says of it, as far as it could be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verdict {
+    /// Nothing: it cannot be seen from here, or matches nothing.
+    #[default]
+    Unknown,
+    /// The source is as it was when the entry was made.
+    Fresh,
+    /// The source is now that of another entry.
+    Superseded {
+        /// Since when that is known.
+        since: SystemTime,
+    },
+    /// The source is gone.
+    Orphaned {
+        /// Since when that is known.
+        since: SystemTime,
+    },
 }
 
 /// What the policy knows of one file. Small and without heap data, since there may be 100,000 of
@@ -92,11 +123,14 @@ pub struct EntryInfo {
     pub id: u64,
     /// Which rules apply.
     pub kind: Kind,
-    /// When it was committed; of a staged file, when it was last written.
+    /// What its source says.
+    pub verdict: Verdict,
+    /// When it was committed; of a temporary file, when it was last written. On a clock that only goes forward, as all
+    /// times here.
     pub committed_at: SystemTime,
     /// When it was last looked up, as far as that was seen.
     pub last_used: SystemTime,
-    /// Bytes.
+    /// Bytes on disk.
     pub size: u64,
     /// Never a victim: being written, loaded or pushed at this moment. That the kernel remembers
     /// the inode is no reason to set it: an unlinked file stays readable until the kernel forgets
@@ -111,6 +145,9 @@ impl EntryInfo {
     }
 }
 
+/// How much longer an entry must be idle that is superseded by its name only: two templates may have one name.
+pub const BY_NAME: u32 = 12;
+
 /// The rules' numbers. A rule whose age is `None` is off.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
@@ -120,9 +157,11 @@ pub struct Limits {
     pub max_entries: u64,
     /// `expired`.
     pub max_age: Option<Duration>,
-    /// `superseded`.
+    /// `superseded`, where the source has shown it; [`BY_NAME`] times as long where only names have.
     pub superseded_grace: Option<Duration>,
-    /// `foreign`.
+    /// `orphaned`.
+    pub orphaned_grace: Option<Duration>,
+    /// `foreign-version`.
     pub foreign_age: Option<Duration>,
     /// `stale-temp`.
     pub stale_temp: Option<Duration>,
@@ -137,6 +176,7 @@ impl From<&Config> for Limits {
             max_entries: config.max_entries,
             max_age: config.max_age,
             superseded_grace: config.superseded_grace,
+            orphaned_grace: config.orphaned_grace,
             foreign_age: config.foreign_age,
             stale_temp: config.stale_temp,
             keep_free: config.keep_free,
@@ -145,7 +185,7 @@ impl From<&Config> for Limits {
 }
 
 /// The space on the backing filesystem, as `statvfs` tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Free {
     /// Bytes that the daemon may still write.
     pub available: u64,
@@ -153,6 +193,10 @@ pub struct Free {
     pub total: u64,
     /// Bytes of an allocation unit: removing a file frees whole units.
     pub unit: u64,
+    /// Inodes that the daemon may still make.
+    pub inodes: u64,
+    /// Inodes of the whole filesystem; 0 where they are not counted.
+    pub total_inodes: u64,
 }
 
 /// An entry that leaves.
@@ -166,26 +210,33 @@ pub struct Victim {
     pub size: u64,
 }
 
+/// What leaves, and what cannot be reached by that.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// The entries that leave, in the order of [`Reason::ALL`]; within `budget` and `pressure` in the order in which
+    /// they go, else least recently used first.
+    pub victims: Vec<Victim>,
+    /// The files that are no entries leave too little of `max_size` or `max_entries`: nothing is evicted for that.
+    pub budget_out_of_reach: bool,
+    /// Evicting everything would not leave as much free as `keep_free` says: nothing is evicted for that.
+    pub pressure_out_of_reach: bool,
+}
+
 /// Chooses the entries that leave, each for one reason.
 ///
 /// `free` is `None` where the backing filesystem's space is unknown; the `pressure` rule is then
 /// off. The plan depends neither on the order of `entries` nor on anything but the arguments.
-/// Victims come in the order of [`Reason::ALL`], least recently used first within one reason. The
-/// cost is O(n log n).
+/// The cost is O(n log n).
 ///
-/// `budget` and `pressure` need not reach their goal: entries in use stay, and `pressure` cannot
-/// free what others have filled.
-pub fn plan(
-    entries: &[EntryInfo],
-    now: SystemTime,
-    limits: &Limits,
-    free: Option<Free>,
-) -> Vec<Victim> {
+/// Nothing is evicted for a goal that evicting cannot reach. Where a goal is reached only just, it is the limit itself
+/// and not a tenth below it.
+pub fn plan(entries: &[EntryInfo], now: SystemTime, limits: &Limits, free: Option<Free>) -> Plan {
     let superseded_at = superseded_at(entries);
     let versions = Versions::of(entries, now, limits.foreign_age);
     let mut chosen: Vec<(Reason, &EntryInfo)> = Vec::new();
     let mut kept: Vec<&EntryInfo> = Vec::with_capacity(entries.len());
-    let mut usage = Usage::default();
+    let mut fixed = Usage::default();
+    let mut movable = Usage::default();
 
     for (entry, superseded_at) in entries.iter().zip(superseded_at) {
         let reason = if entry.in_use {
@@ -193,23 +244,32 @@ pub fn plan(
         } else {
             by_age(entry, now, limits, superseded_at, &versions)
         };
-        match reason {
-            Some(reason) => chosen.push((reason, entry)),
-            None if entry.kind == Kind::Staged => {}
-            None => {
-                usage.add(entry);
-                if !entry.in_use {
-                    kept.push(entry);
-                }
+        match (reason, entry.kind) {
+            (Some(reason), _) => chosen.push((reason, entry)),
+            (None, Kind::Staged) => {}
+            (None, Kind::Entry { .. } | Kind::Other) if !entry.in_use => {
+                movable.add(entry);
+                kept.push(entry);
             }
+            (None, _) => fixed.add(entry),
         }
     }
 
     let freed = chosen.iter().map(|(_, entry)| *entry);
     let mut shortage = Shortage::of(free, limits.keep_free, freed);
-    let goal = Goal::of(&usage, limits);
+    let pressure_out_of_reach = shortage.limit_to(&kept);
+    let mut usage = fixed.and(&movable);
+    let (goal, budget_out_of_reach) = Goal::of(&usage, &fixed, limits);
+    let mut victims = by_order(chosen);
     if goal.missed_by(&usage) || shortage.missing() {
-        kept.sort_unstable_by_key(|entry| (entry.used(), entry.committed_at, entry.id));
+        kept.sort_unstable_by_key(|entry| {
+            (
+                turn(entry, limits),
+                entry.used(),
+                entry.committed_at,
+                entry.id,
+            )
+        });
         for entry in kept {
             let reason = if goal.missed_by(&usage) {
                 Reason::Budget
@@ -220,21 +280,45 @@ pub fn plan(
             };
             usage.remove(entry);
             shortage.free(entry);
-            chosen.push((reason, entry));
+            victims.push(Victim::of(entry, reason));
         }
     }
+    Plan {
+        victims,
+        budget_out_of_reach,
+        pressure_out_of_reach,
+    }
+}
 
-    chosen.sort_unstable_by_key(|(reason, entry)| {
-        (*reason, entry.used(), entry.committed_at, entry.id)
-    });
-    chosen
-        .into_iter()
-        .map(|(reason, entry)| Victim {
+impl Victim {
+    fn of(entry: &EntryInfo, reason: Reason) -> Self {
+        Self {
             id: entry.id,
             reason,
             size: entry.size,
-        })
+        }
+    }
+}
+
+fn by_order(mut chosen: Vec<(Reason, &EntryInfo)>) -> Vec<Victim> {
+    chosen.sort_unstable_by_key(|(reason, entry)| {
+        (*reason, entry.used(), entry.committed_at, entry.id)
+    });
+    let victims = chosen.into_iter();
+    victims
+        .map(|(reason, entry)| Victim::of(entry, reason))
         .collect()
+}
+
+/// Who goes first when there is too little room: what is larger than all of it, what is out of date, then what is not
+/// known to be fresh.
+fn turn(entry: &EntryInfo, limits: &Limits) -> u8 {
+    match entry.verdict {
+        _ if entry.size > limits.max_size => 0,
+        Verdict::Superseded { .. } | Verdict::Orphaned { .. } => 1,
+        Verdict::Unknown => 2,
+        Verdict::Fresh => 3,
+    }
 }
 
 /// The rules that look at one entry at a time.
@@ -249,16 +333,37 @@ fn by_age(
         limit.is_some_and(|limit| idle_for(since, now) >= limit)
     };
     match entry.kind {
-        Kind::Staged => idle(entry.used(), limits.stale_temp).then_some(Reason::StaleTemp),
+        Kind::Foreign => return None,
+        Kind::Staged | Kind::LeftOver => {
+            return idle(entry.used(), limits.stale_temp).then_some(Reason::StaleTemp);
+        }
+        Kind::Entry { .. } | Kind::Other | Kind::Module => {}
+    }
+    // Use outweighs both: the same entry may be in use for a source of the same content elsewhere.
+    match entry.verdict {
+        Verdict::Fresh => return None,
+        Verdict::Superseded { since } if idle(entry.used().max(since), limits.superseded_grace) => {
+            return Some(Reason::Superseded);
+        }
+        Verdict::Orphaned { since } if idle(entry.used().max(since), limits.orphaned_grace) => {
+            return Some(Reason::Orphaned);
+        }
+        _ => {}
+    }
+    let by_name = limits
+        .superseded_grace
+        .map(|grace| grace.saturating_mul(BY_NAME));
+    match entry.kind {
+        Kind::Module => None,
         _ if idle(entry.used(), limits.max_age) => Some(Reason::Expired),
         Kind::Entry { .. }
-            if superseded_at
-                .is_some_and(|at| idle(entry.used().max(at), limits.superseded_grace)) =>
+            if entry.verdict == Verdict::Unknown
+                && superseded_at.is_some_and(|at| idle(entry.used().max(at), by_name)) =>
         {
             Some(Reason::Superseded)
         }
-        Kind::Entry { abi, .. } if versions.is_foreign(abi) => Some(Reason::Foreign),
-        Kind::Entry { .. } | Kind::Other => None,
+        Kind::Entry { abi, .. } if versions.is_foreign(abi) => Some(Reason::ForeignVersion),
+        _ => None,
     }
 }
 
@@ -275,7 +380,7 @@ fn superseded_at(entries: &[EntryInfo]) -> Vec<Option<SystemTime>> {
         .enumerate()
         .filter_map(|(index, entry)| match entry.kind {
             Kind::Entry { group, source, .. } => Some((group, entry.committed_at, source, index)),
-            Kind::Other | Kind::Staged => None,
+            _ => None,
         })
         .collect();
     order.sort_unstable();
@@ -341,7 +446,8 @@ impl Versions {
         if let Some(age) = foreign_age {
             for entry in entries {
                 if let Kind::Entry { abi, .. } = entry.kind {
-                    let this_idle = idle_for(entry.used(), now) >= age;
+                    let this_idle =
+                        entry.verdict != Verdict::Fresh && idle_for(entry.used(), now) >= age;
                     *idle.entry(abi).or_insert(true) &= this_idle;
                     any_live |= !this_idle;
                 }
@@ -355,100 +461,10 @@ impl Versions {
     }
 }
 
-/// What the committed files that stay add up to.
-#[derive(Default)]
-struct Usage {
-    bytes: u64,
-    files: u64,
-}
-
-impl Usage {
-    fn add(&mut self, entry: &EntryInfo) {
-        self.bytes = self.bytes.saturating_add(entry.size);
-        self.files += 1;
-    }
-
-    fn remove(&mut self, entry: &EntryInfo) {
-        self.bytes = self.bytes.saturating_sub(entry.size);
-        self.files = self.files.saturating_sub(1);
-    }
-}
-
-/// What `budget` brings the usage down to. A limit that is not crossed sets no goal.
-struct Goal {
-    bytes: u64,
-    files: u64,
-}
-
-impl Goal {
-    fn of(usage: &Usage, limits: &Limits) -> Self {
-        let goal = |used: u64, limit: u64| {
-            if used > limit {
-                // A sweep that stopped at the limit itself would be due again with the next commit.
-                limit - limit / 10
-            } else {
-                u64::MAX
-            }
-        };
-        Self {
-            bytes: goal(usage.bytes, limits.max_size),
-            files: goal(usage.files, limits.max_entries),
-        }
-    }
-
-    fn missed_by(&self, usage: &Usage) -> bool {
-        usage.bytes > self.bytes || usage.files > self.files
-    }
-}
-
-/// The bytes that have to become free on the backing filesystem.
-struct Shortage {
-    bytes: u64,
-    unit: u64,
-}
-
-impl Shortage {
-    /// What is missing when `freed` has gone. The goal lies a tenth above the limit, for the reason
-    /// that [`Goal::of`] gives.
-    fn of<'a>(
-        free: Option<Free>,
-        keep: KeepFree,
-        freed: impl Iterator<Item = &'a EntryInfo>,
-    ) -> Self {
-        let mut shortage = Self { bytes: 0, unit: 1 };
-        let Some(free) = free else {
-            return shortage;
-        };
-        let keep = keep.bytes_of(free.total);
-        shortage.unit = free.unit.max(1);
-        // Staged files are in memory.
-        let available = freed
-            .filter(|entry| entry.kind != Kind::Staged)
-            .fold(free.available, |sum, entry| {
-                sum.saturating_add(shortage.allocated(entry))
-            });
-        if available < keep {
-            shortage.bytes = keep.saturating_add(keep / 10).saturating_sub(available);
-        }
-        shortage
-    }
-
-    fn allocated(&self, entry: &EntryInfo) -> u64 {
-        entry
-            .size
-            .checked_next_multiple_of(self.unit)
-            .unwrap_or(entry.size)
-    }
-
-    fn missing(&self) -> bool {
-        self.bytes > 0
-    }
-
-    fn free(&mut self, entry: &EntryInfo) {
-        self.bytes = self.bytes.saturating_sub(self.allocated(entry));
-    }
-}
-
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "plan_laws.rs"]
+mod laws;

@@ -1,21 +1,18 @@
-//! The rules one by one, and what holds for every plan.
+//! The rules one by one.
 
-use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
-
-use proptest::prelude::*;
 
 use super::*;
 
 const HOUR: u64 = 3600;
-const DAY: u64 = 24 * HOUR;
+pub(super) const DAY: u64 = 24 * HOUR;
 
 /// The present of these tests: 100 days after the epoch.
-fn now() -> SystemTime {
+pub(super) fn now() -> SystemTime {
     at(100 * DAY)
 }
 
-fn at(seconds: u64) -> SystemTime {
+pub(super) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
@@ -37,6 +34,7 @@ fn entry(id: u64, group: u64, age: u64) -> EntryInfo {
             source: 1,
             abi: 0,
         },
+        verdict: Verdict::Unknown,
         committed_at: ago(age),
         last_used: ago(age),
         size: 100,
@@ -60,6 +58,7 @@ fn with_abi(mut info: EntryInfo, new: u32) -> EntryInfo {
 
 fn victims(entries: &[EntryInfo], limits: &Limits) -> Vec<(u64, Reason)> {
     plan(entries, now(), limits, None)
+        .victims
         .into_iter()
         .map(|victim| (victim.id, victim.reason))
         .collect()
@@ -167,7 +166,10 @@ fn another_template_supersedes_nothing() {
 fn an_idle_version_leaves_while_another_is_in_use() {
     let old = with_abi(entry(1, 1, 7 * DAY), 313);
     let live = with_abi(entry(2, 2, 7 * DAY - 1), 314);
-    assert_eq!(victims(&[old, live], &limits()), [(1, Reason::Foreign)]);
+    assert_eq!(
+        victims(&[old, live], &limits()),
+        [(1, Reason::ForeignVersion)]
+    );
 }
 
 #[test]
@@ -192,6 +194,7 @@ fn a_rule_that_is_off_chooses_nothing() {
     let off = Limits {
         max_age: None,
         superseded_grace: None,
+        orphaned_grace: None,
         foreign_age: None,
         stale_temp: None,
         ..limits()
@@ -276,11 +279,20 @@ fn a_filesystem_that_fills_up_makes_the_least_recently_used_leave() {
             available,
             total: 200_000,
             unit: 4096,
+            ..Free::default()
         })
     };
+    let limits = || Limits {
+        keep_free: KeepFree::Percent(5.0),
+        ..limits()
+    };
     // 5 % of 200,000 are 10,000; the goal is a tenth more, and each entry holds one unit of 4,096.
-    assert_eq!(plan(&entries, now(), &limits(), free(10_000)), []);
+    assert_eq!(
+        plan(&entries, now(), &limits(), free(10_000)),
+        Plan::default()
+    );
     let chosen: Vec<_> = plan(&entries, now(), &limits(), free(5_000))
+        .victims
         .iter()
         .map(|victim| (victim.id, victim.reason, victim.size))
         .collect();
@@ -292,7 +304,7 @@ fn a_filesystem_that_fills_up_makes_the_least_recently_used_leave() {
         keep_free: KeepFree::Bytes(0),
         ..limits()
     };
-    assert_eq!(plan(&entries, now(), &off, free(0)), []);
+    assert_eq!(plan(&entries, now(), &off, free(0)), Plan::default());
 }
 
 #[test]
@@ -307,8 +319,10 @@ fn budget_comes_before_pressure() {
         available: 800,
         total: 10_000,
         unit: 1,
+        ..Free::default()
     });
     let chosen: Vec<_> = plan(&entries, now(), &tight, free)
+        .victims
         .iter()
         .map(|victim| (victim.id, victim.reason))
         .collect();
@@ -341,7 +355,7 @@ fn a_hundred_thousand_entries_are_planned_well_within_a_second() {
         Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
     };
     let start = used();
-    let chosen = plan(&entries, now(), &tight, None);
+    let chosen = plan(&entries, now(), &tight, None).victims;
     assert!(chosen.len() > 90_000);
     let took = used() - start;
     assert!(took < Duration::from_secs(1), "{took:?}");
@@ -357,226 +371,191 @@ fn every_reason_has_one_name() {
     assert!(Reason::ALL.is_sorted());
 }
 
-fn any_kind() -> impl Strategy<Value = Kind> {
-    prop_oneof![
-        6 => (0..6u64, 0..4u64, 0..3u32).prop_map(|(group, source, abi)| Kind::Entry {
-            group,
-            source,
-            abi
-        }),
-        2 => Just(Kind::Other),
-        1 => Just(Kind::Staged),
-    ]
+fn with_verdict(entry: EntryInfo, verdict: Verdict) -> EntryInfo {
+    EntryInfo { verdict, ..entry }
 }
 
-/// Files with coarse times, so that ties and neighbours of every limit are common.
-fn any_entries() -> impl Strategy<Value = Vec<EntryInfo>> {
-    let one = (
-        any_kind(),
-        0..100u64,
-        0..110u64,
-        0..500u64,
-        proptest::bool::weighted(0.15),
+fn of_kind(entry: EntryInfo, kind: Kind) -> EntryInfo {
+    EntryInfo { kind, ..entry }
+}
+
+#[test]
+fn what_is_no_entry_never_leaves_and_takes_space() {
+    let foreign = |id| of_kind(entry(id, 0, 90 * DAY), Kind::Foreign);
+    let entries = [foreign(1), foreign(2), entry(3, 3, 50)];
+    let tight = |max_size| Limits {
+        max_size,
+        ..limits()
+    };
+    assert_eq!(victims(&entries, &tight(250)), [(3, Reason::Budget)]);
+    assert_eq!(victims(&entries, &tight(300)), []);
+}
+
+#[test]
+fn nothing_is_evicted_for_a_budget_that_evicting_cannot_reach() {
+    let foreign = |id| of_kind(entry(id, 0, DAY), Kind::Foreign);
+    let entries = [foreign(1), foreign(2), entry(3, 3, 50)];
+    let plan = plan(
+        &entries,
+        now(),
+        &Limits {
+            max_size: 199,
+            ..limits()
+        },
+        None,
     );
-    proptest::collection::vec(one, 0..60).prop_map(|all| {
-        all.into_iter()
-            .enumerate()
-            .map(|(id, (kind, committed, used, size, in_use))| EntryInfo {
-                id: id as u64,
-                kind,
-                committed_at: at(committed * DAY),
-                last_used: at(used * DAY),
-                size,
-                in_use,
-            })
-            .collect()
-    })
+    assert_eq!(plan.victims, []);
+    assert!(plan.budget_out_of_reach);
 }
 
-fn any_age() -> impl Strategy<Value = Option<Duration>> {
-    proptest::option::weighted(0.7, (1..60u64).prop_map(|n| Duration::from_secs(n * DAY)))
+#[test]
+fn a_limit_that_is_reached_only_just_is_the_goal_itself() {
+    let mut entries = vec![of_kind(
+        EntryInfo {
+            size: 950,
+            ..entry(0, 0, DAY)
+        },
+        Kind::Foreign,
+    )];
+    entries.extend((1..5).map(|i| EntryInfo {
+        size: 20,
+        ..entry(i, i, 100 - i)
+    }));
+    let tight = Limits {
+        max_size: 1000,
+        ..limits()
+    };
+    assert_eq!(
+        victims(&entries, &tight),
+        [(1, Reason::Budget), (2, Reason::Budget)]
+    );
 }
 
-fn any_limits() -> impl Strategy<Value = Limits> {
-    (
-        1..15_000u64,
-        1..70u64,
-        any_age(),
-        any_age(),
-        any_age(),
-        any_age(),
-        0..20_000u64,
-    )
-        .prop_map(
-            |(max_size, max_entries, max_age, superseded_grace, foreign_age, stale_temp, keep)| {
-                Limits {
-                    max_size,
-                    max_entries,
-                    max_age,
-                    superseded_grace,
-                    foreign_age,
-                    stale_temp,
-                    keep_free: KeepFree::Bytes(keep),
-                }
-            },
+#[test]
+fn nothing_is_evicted_for_free_space_that_evicting_cannot_make() {
+    let entries: Vec<_> = (0..10).map(|i| entry(i, i, 100 - i)).collect();
+    let keep = |bytes| Limits {
+        keep_free: KeepFree::Bytes(bytes),
+        ..limits()
+    };
+    let free = Some(Free {
+        available: 500,
+        total: 1 << 30,
+        unit: 1,
+        ..Free::default()
+    });
+    let beyond = plan(&entries, now(), &keep(1501), free);
+    assert_eq!(beyond.victims, []);
+    assert!(beyond.pressure_out_of_reach);
+    let just = plan(&entries, now(), &keep(1500), free);
+    assert_eq!(just.victims.len(), 10);
+    assert!(!just.pressure_out_of_reach);
+}
+
+#[test]
+fn inodes_are_space_too() {
+    let entries: Vec<_> = (0..10).map(|i| entry(i, i, 100 - i)).collect();
+    let free = |inodes| {
+        Some(Free {
+            available: 1 << 30,
+            total: 1 << 30,
+            unit: 4096,
+            inodes,
+            total_inodes: 100,
+        })
+    };
+    assert_eq!(plan(&entries, now(), &limits(), free(5)).victims, []);
+    let plan = plan(&entries, now(), &limits(), free(2));
+    assert_eq!(plan.victims.len(), 3);
+    assert!(plan.victims.iter().all(|v| v.reason == Reason::Pressure));
+}
+
+#[test]
+fn a_temporary_file_on_disk_leaves_for_its_age_only_and_takes_space_until_then() {
+    let left = |age| of_kind(entry(1, 0, age), Kind::LeftOver);
+    assert_eq!(victims(&[left(HOUR)], &limits()), [(1, Reason::StaleTemp)]);
+    let tight = Limits {
+        max_entries: 1,
+        ..limits()
+    };
+    let entries = [left(HOUR - 1), entry(2, 2, 50)];
+    assert_eq!(victims(&entries, &tight), [(2, Reason::Budget)]);
+}
+
+#[test]
+fn a_module_of_mako_leaves_only_when_its_source_has_shown_it_to_be_stale() {
+    let module = |verdict| with_verdict(of_kind(entry(1, 0, 90 * DAY), Kind::Module), verdict);
+    let since = ago(2 * DAY);
+    let tight = Limits {
+        max_entries: 0,
+        ..limits()
+    };
+    assert_eq!(victims(&[module(Verdict::Unknown)], &tight), []);
+    assert_eq!(victims(&[module(Verdict::Fresh)], &tight), []);
+    assert_eq!(
+        victims(&[module(Verdict::Superseded { since })], &tight),
+        [(1, Reason::Superseded)]
+    );
+    assert_eq!(
+        victims(&[module(Verdict::Orphaned { since })], &tight),
+        [(1, Reason::Orphaned)]
+    );
+}
+
+#[test]
+fn what_a_source_has_outdated_leaves_after_its_grace_unless_it_is_used() {
+    let superseded = |id, used, since| {
+        with_verdict(
+            entry(id, id, used),
+            Verdict::Superseded { since: ago(since) },
         )
+    };
+    let orphaned = |id, used, since| {
+        with_verdict(entry(id, id, used), Verdict::Orphaned { since: ago(since) })
+    };
+    let entries = [
+        superseded(1, 400, 300),
+        superseded(2, 400, 299),
+        superseded(3, 299, 400),
+        orphaned(4, 2 * DAY, DAY),
+        orphaned(5, 2 * DAY, DAY - 1),
+        orphaned(6, DAY - 1, 2 * DAY),
+    ];
+    assert_eq!(
+        victims(&entries, &limits()),
+        [(1, Reason::Superseded), (4, Reason::Orphaned)]
+    );
 }
 
-fn any_free() -> impl Strategy<Value = Option<Free>> {
-    proptest::option::of(
-        (0..30_000u64, 1..600u64).prop_map(|(available, unit)| Free {
-            available,
-            total: 100_000,
-            unit,
-        }),
-    )
-}
-
-/// The table of rules, said again in the plainest way: whether `reason` may choose `entry` among
-/// `all`.
-fn deserves(entry: &EntryInfo, reason: Reason, all: &[EntryInfo], limits: &Limits) -> bool {
-    let idle =
-        |since: SystemTime, age: Option<Duration>| age.is_some_and(|age| since + age <= now());
-    let used = entry.last_used.max(entry.committed_at);
-    match (reason, entry.kind) {
-        (Reason::StaleTemp, kind) => kind == Kind::Staged && idle(used, limits.stale_temp),
-        (_, Kind::Staged) => false,
-        (Reason::Expired, _) => idle(used, limits.max_age),
-        (Reason::Superseded, Kind::Entry { group, source, .. }) => all.iter().any(|newer| {
-            matches!(newer.kind, Kind::Entry { group: g, source: s, .. } if g == group && s != source)
-                && newer.committed_at > entry.committed_at
-                && idle(used.max(newer.committed_at), limits.superseded_grace)
-        }),
-        (Reason::Foreign, Kind::Entry { abi, .. }) => {
-            let of = |this: bool| {
-                all.iter().filter(move |other| {
-                    matches!(other.kind, Kind::Entry { abi: a, .. } if (a == abi) == this)
-                })
-            };
-            let idle = |other: &EntryInfo| {
-                idle(other.last_used.max(other.committed_at), limits.foreign_age)
-            };
-            limits.foreign_age.is_some() && of(true).all(idle) && !of(false).all(idle)
-        }
-        (Reason::Superseded | Reason::Foreign, Kind::Other) => false,
-        (Reason::Budget | Reason::Pressure, _) => true,
-        (Reason::Corrupt, _) => false,
+#[test]
+fn what_is_fresh_neither_expires_nor_is_superseded_by_name_and_goes_last() {
+    let fresh = |id, age| with_verdict(entry(id, 1, age), Verdict::Fresh);
+    let newer = with_source(entry(2, 1, 2 * HOUR), 2);
+    assert_eq!(victims(&[fresh(1, 90 * DAY), newer], &limits()), []);
+    let stale = with_verdict(entry(3, 3, 10), Verdict::Superseded { since: ago(10) });
+    let entries = [fresh(1, 3000), entry(2, 2, 1000), stale];
+    for (max_entries, gone) in [(2, vec![3]), (1, vec![3, 2]), (0, vec![3, 2, 1])] {
+        let tight = Limits {
+            max_entries,
+            ..limits()
+        };
+        let ids: Vec<_> = victims(&entries, &tight).iter().map(|v| v.0).collect();
+        assert_eq!(ids, gone);
     }
 }
 
-proptest! {
-    #[test]
-    fn every_victim_deserves_its_reason_and_every_survivor_none_by_age(
-        entries in any_entries(), limits in any_limits(), free in any_free(),
-    ) {
-        let chosen = plan(&entries, now(), &limits, free);
-        let by_id: HashMap<u64, &EntryInfo> = entries.iter().map(|e| (e.id, e)).collect();
-        for victim in &chosen {
-            let info = by_id[&victim.id];
-            prop_assert!(deserves(info, victim.reason, &entries, &limits), "{victim:?} {info:?}");
-            let first = Reason::ALL
-                .into_iter()
-                .find(|reason| deserves(info, *reason, &entries, &limits));
-            if victim.reason < Reason::Budget {
-                prop_assert_eq!(first, Some(victim.reason));
-            }
-        }
-        let gone: HashSet<u64> = chosen.iter().map(|victim| victim.id).collect();
-        prop_assert_eq!(gone.len(), chosen.len(), "a victim is chosen once");
-        for info in entries.iter().filter(|e| !e.in_use && !gone.contains(&e.id)) {
-            for reason in [Reason::StaleTemp, Reason::Expired, Reason::Superseded, Reason::Foreign] {
-                prop_assert!(!deserves(info, reason, &entries, &limits), "{info:?} stays in spite of {reason}");
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_in_use_leaves(
-        entries in any_entries(), limits in any_limits(), free in any_free(),
-    ) {
-        let in_use: HashSet<u64> = entries.iter().filter(|e| e.in_use).map(|e| e.id).collect();
-        for victim in plan(&entries, now(), &limits, free) {
-            prop_assert!(!in_use.contains(&victim.id));
-        }
-    }
-
-    #[test]
-    fn what_stays_is_within_the_budget_unless_it_is_in_use(
-        entries in any_entries(), limits in any_limits(), free in any_free(),
-    ) {
-        let gone: HashSet<u64> =
-            plan(&entries, now(), &limits, free).iter().map(|victim| victim.id).collect();
-        let stays: Vec<_> = entries
-            .iter()
-            .filter(|e| e.kind != Kind::Staged && !gone.contains(&e.id))
-            .collect();
-        let bytes: u64 = stays.iter().map(|e| e.size).sum();
-        let within = bytes <= limits.max_size && stays.len() as u64 <= limits.max_entries;
-        prop_assert!(within || stays.iter().all(|e| e.in_use));
-    }
-
-    #[test]
-    fn pressure_is_relieved_or_nothing_is_left_to_remove(
-        entries in any_entries(), limits in any_limits(), free in any_free(),
-    ) {
-        let Some(space) = free else { return Ok(()) };
-        let chosen = plan(&entries, now(), &limits, free);
-        let gone: HashSet<u64> = chosen.iter().map(|victim| victim.id).collect();
-        let committed = entries.iter().filter(|e| e.kind != Kind::Staged);
-        let freed: u64 = committed
-            .clone()
-            .filter(|e| gone.contains(&e.id))
-            .map(|e| e.size.next_multiple_of(space.unit))
-            .sum();
-        let enough = space.available + freed >= limits.keep_free.bytes_of(space.total);
-        prop_assert!(enough || committed.filter(|e| !gone.contains(&e.id)).all(|e| e.in_use));
-    }
-
-    #[test]
-    fn the_least_recently_used_leave_first(
-        entries in any_entries(), limits in any_limits(), free in any_free(),
-    ) {
-        let chosen = plan(&entries, now(), &limits, free);
-        let gone: HashMap<u64, Reason> =
-            chosen.iter().map(|victim| (victim.id, victim.reason)).collect();
-        let used = |e: &EntryInfo| e.last_used.max(e.committed_at);
-        let latest = entries
-            .iter()
-            .filter(|e| matches!(gone.get(&e.id), Some(Reason::Budget | Reason::Pressure)))
-            .map(used)
-            .max();
-        let earliest = entries
-            .iter()
-            .filter(|e| e.kind != Kind::Staged && !e.in_use && !gone.contains_key(&e.id))
-            .map(used)
-            .min();
-        if let (Some(latest), Some(earliest)) = (latest, earliest) {
-            prop_assert!(latest <= earliest);
-        }
-    }
-
-    #[test]
-    fn the_plan_does_not_depend_on_the_order_of_the_entries(
-        (entries, shuffled) in any_entries()
-            .prop_flat_map(|entries| (Just(entries.clone()), Just(entries).prop_shuffle())),
-        limits in any_limits(), free in any_free(),
-    ) {
-        prop_assert_eq!(
-            plan(&entries, now(), &limits, free),
-            plan(&shuffled, now(), &limits, free)
-        );
-    }
-
-    #[test]
-    fn carrying_out_a_plan_leaves_nothing_to_plan(
-        entries in any_entries(), limits in any_limits(),
-    ) {
-        // An entry that leaves takes the knowledge of its version's last look-up with it.
-        let limits = Limits { foreign_age: None, ..limits };
-        let gone: HashSet<u64> =
-            plan(&entries, now(), &limits, None).iter().map(|victim| victim.id).collect();
-        let stays: Vec<_> =
-            entries.into_iter().filter(|e| !gone.contains(&e.id)).collect();
-        prop_assert_eq!(plan(&stays, now(), &limits, None), []);
-    }
+#[test]
+fn what_is_larger_than_the_budget_goes_before_what_fits() {
+    let large = EntryInfo {
+        size: 5000,
+        ..entry(2, 2, 1)
+    };
+    let tight = Limits {
+        max_size: 1000,
+        ..limits()
+    };
+    assert_eq!(
+        victims(&[entry(1, 1, DAY), large], &tight),
+        [(2, Reason::Budget)]
+    );
 }

@@ -1,50 +1,49 @@
 //! When to sweep: on schedule, or at once when somebody asks.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::bell::Bell;
 
 /// Wakes the sweeper's thread.
 #[derive(Debug, Default)]
 pub struct Trigger {
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    asked: bool,
-    stopped: bool,
+    bell: Bell,
+    asked: AtomicBool,
+    stopped: AtomicBool,
 }
 
 impl Trigger {
     /// Asks for a sweep at once. Asking again before it begins asks for the same one.
     pub fn ask(&self) {
-        self.state.lock().asked = true;
-        self.wake.notify_all();
+        if !self.asked.swap(true, Ordering::AcqRel) {
+            self.bell.ring();
+        }
     }
 
-    /// Ends [`Trigger::run`].
+    /// Ends [`Trigger::run`], and a sweep that is under way.
     pub fn stop(&self) {
-        self.state.lock().stopped = true;
-        self.wake.notify_all();
+        self.stopped.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    /// Whether it was stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// Calls `sweep` whenever `interval` has passed since the last time, and when it is asked for.
     pub fn run(&self, interval: Duration, mut sweep: impl FnMut()) {
-        let mut state = self.state.lock();
-        while !state.stopped {
-            if !state.asked {
+        while !self.is_stopped() {
+            let seen = self.bell.rung();
+            if !self.asked.swap(false, Ordering::AcqRel) {
                 // Woken early and unasked it sweeps too soon, which does no harm.
-                self.wake.wait_for(&mut state, interval);
+                self.bell.wait(seen, Some(interval));
+                self.asked.store(false, Ordering::Release);
             }
-            if state.stopped {
-                break;
+            if !self.is_stopped() {
+                sweep();
             }
-            state.asked = false;
-            drop(state);
-            sweep();
-            state = self.state.lock();
         }
     }
 }

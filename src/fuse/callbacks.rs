@@ -57,14 +57,14 @@ impl Filesystem for Adapter {
         self.waiting.finish();
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _handled = self.request(Operation::Lookup);
-        let parent = parent.0;
-        match self.vfs.lookup(parent, name, Patience::None) {
+        let (parent, task) = (parent.0, request.pid());
+        match self.vfs.lookup_by(task, parent, name, Patience::None) {
             Err(error) if would_wait(&error) => {
                 let (replies, name) = (self.replies.clone(), name.to_owned());
                 self.waiting.run(move || {
-                    let result = replies.vfs.lookup(parent, &name, Patience::Any);
+                    let result = replies.vfs.lookup_by(task, parent, &name, Patience::Any);
                     replies.found(parent, result, reply);
                 });
             }
@@ -344,21 +344,23 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
         let _handled = self.request(Operation::Readdir);
-        let listed = self.vfs.read_dir(ino.0, offset, false, |entry| {
-            !reply.add(
-                INodeNo(entry.stat.ino),
-                entry.position,
-                file_type(entry.stat.kind),
-                entry.name,
-            )
-        });
+        let listed = self
+            .vfs
+            .read_dir_by(request.pid(), ino.0, offset, false, |entry| {
+                !reply.add(
+                    INodeNo(entry.stat.ino),
+                    entry.position,
+                    file_type(entry.stat.kind),
+                    entry.name,
+                )
+            });
         match listed {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(self.replies.failed(Operation::Readdir, &error)),
@@ -367,25 +369,27 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let _handled = self.request(Operation::Readdirplus);
-        let listed = self.vfs.read_dir(ino.0, offset, true, |entry| {
-            let ttl = self.replies.listing_ttl(&entry.stat);
-            let attr = file_attr(&entry.stat);
-            !reply.add(
-                attr.ino,
-                entry.position,
-                entry.name,
-                &ttl,
-                &attr,
-                GENERATION,
-            )
-        });
+        let listed = self
+            .vfs
+            .read_dir_by(request.pid(), ino.0, offset, true, |entry| {
+                let ttl = self.replies.listing_ttl(&entry.stat);
+                let attr = file_attr(&entry.stat);
+                !reply.add(
+                    attr.ino,
+                    entry.position,
+                    entry.name,
+                    &ttl,
+                    &attr,
+                    GENERATION,
+                )
+            });
         match listed {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(self.replies.failed(Operation::Readdirplus, &error)),

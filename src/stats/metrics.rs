@@ -114,6 +114,7 @@ fn tiers(stats: &Stats, read: fn(&Tier) -> Option<u64>) -> Labelled<f64> {
         ("memory", &stats.memory),
         ("staging", &stats.staging),
         ("disk", &stats.disk),
+        ("foreign", &stats.foreign),
     ]
     .into_iter()
     .filter_map(|(name, tier)| Some((name.to_owned(), read(tier)? as f64)))
@@ -168,7 +169,11 @@ pub const METRICS: &[Metric] = &[
         name: "kidafs_tier_budget_bytes",
         help: "The limit of kidafs_tier_bytes, in bytes",
         label: Some("tier"),
-        read: Read::Gauges(|stats| tiers(stats, |tier| Some(tier.budget_bytes))),
+        read: Read::Gauges(|stats| {
+            tiers(stats, |tier| {
+                Some(tier.budget_bytes).filter(|budget| *budget > 0)
+            })
+        }),
     },
     Metric {
         name: "kidafs_tier_files",
@@ -181,6 +186,18 @@ pub const METRICS: &[Metric] = &[
         help: "The limit of kidafs_tier_files, for tiers that have one",
         label: Some("tier"),
         read: Read::Gauges(|stats| tiers(stats, |tier| tier.budget_files)),
+    },
+    Metric {
+        name: "kidafs_out_of_reach",
+        help: "1 if evicting cannot reach the limit (budget: of the disk tier, free: of free space on the backing filesystem), else 0",
+        label: Some("limit"),
+        read: Read::Gauges(|stats| {
+            let flag = |set: bool| f64::from(u8::from(set));
+            vec![
+                ("budget".to_owned(), flag(stats.budget_out_of_reach)),
+                ("free".to_owned(), flag(stats.free_space_out_of_reach)),
+            ]
+        }),
     },
     Metric {
         name: "kidafs_backing_available_bytes",

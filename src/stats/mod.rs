@@ -43,6 +43,12 @@ pub struct Stats {
     pub staging: Tier,
     /// Content in the backing directory.
     pub disk: Tier,
+    /// Files in the backing directory that are no cache entries, and their bytes: never evicted.
+    pub foreign: Tier,
+    /// Whether those files leave too little of the budget, which evicting cannot change.
+    pub budget_out_of_reach: bool,
+    /// Whether the backing filesystem has less free than is to be kept, and evicting everything would not change that.
+    pub free_space_out_of_reach: bool,
     /// Bytes that the backing filesystem has left for this user.
     pub backing_available_bytes: u64,
     /// Bytes of the whole backing filesystem.
@@ -176,6 +182,8 @@ pub struct EntryRow {
     pub tier: Place,
     /// Whether the evictor leaves it alone at the moment.
     pub in_use: bool,
+    /// Whether it is no cache entry, as far as that is known without reading it: it is never evicted.
+    pub foreign: bool,
     /// How it is framed (`legacy`, `v2`, `v3`, `v4`), if it is an entry and the daemon has seen its
     /// content.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,6 +195,17 @@ impl EntryRow {
     pub fn is_counted(&self) -> bool {
         !self.path.contains('/') && is_counted(OsStr::new(&self.path))
     }
+}
+
+/// A line of `plan.jsonl`: a file that a sweep would remove now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRow {
+    /// From the mount's root. What is not UTF-8 in it is replaced.
+    pub path: String,
+    /// The rule by which it goes.
+    pub reason: Reason,
+    /// Bytes on disk.
+    pub size_bytes: u64,
 }
 
 /// Where a file's content is.

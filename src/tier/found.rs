@@ -27,6 +27,8 @@ pub struct Found {
     pub kind: FoundKind,
     /// Size in bytes.
     pub size: u64,
+    /// Bytes that it takes on disk.
+    pub allocated: u64,
     /// Permission bits, with set-id and sticky bits.
     pub mode: u32,
     /// Owner.
@@ -106,6 +108,9 @@ pub(super) fn found(name: OsString, kind: FoundKind, stat: &Stat) -> Found {
         name,
         kind,
         size: u64::try_from(stat.st_size).unwrap_or(0),
+        allocated: u64::try_from(stat.st_blocks)
+            .unwrap_or(0)
+            .saturating_mul(512),
         mode: stat.st_mode & PERMISSIONS,
         uid: stat.st_uid,
         gid: stat.st_gid,

@@ -381,11 +381,13 @@ impl Vfs {
     }
 
     fn moved(&self, node: &Node, place: Place) {
-        let now = self.now();
-        node.mark_used(now);
-        let mut meta = node.meta.lock();
-        meta.place = Some(place);
-        meta.attr.ctime = now;
+        self.mark_committed(node);
+        {
+            let mut meta = node.meta.lock();
+            meta.place = Some(place);
+            meta.attr.ctime = self.now();
+        }
+        self.appraise(node);
     }
 
     fn touched(&self, from: &Side<'_>, to: &Side<'_>) {

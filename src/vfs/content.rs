@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::ops::{Deref, Range};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +12,7 @@ use super::Vfs;
 use super::error::{Error, Result};
 use super::node::{Body, Content, Held, Node, Place};
 use crate::format;
+use crate::format::engine::{HEAD_LEN, Kind as Form};
 use crate::tier::{Digest, DiskFile, Patience};
 
 /// Bytes that were read: shared with the memory tier where possible.
@@ -161,6 +163,7 @@ impl Vfs {
                 && node.version.load(Ordering::Acquire) == version
             {
                 self.memory.insert(node.ino, Arc::clone(bytes));
+                self.appraise(node);
             }
         }
         Ok(found)
@@ -205,9 +208,13 @@ impl Vfs {
         }
         let len = usize::try_from(size).map_err(|_| Error::TooLarge)?;
         let bytes = self.read_disk(&file, 0, len, patience)?;
-        let sound = match self.disk.digest(&file)? {
-            Some(digest) => digest == Digest::of(&bytes),
-            None => self.adopt_content(&file, &place.name, &bytes),
+        let head = &bytes[..bytes.len().min(HEAD_LEN)];
+        let form = self.engines.recognise(Path::new(&*place.name), head);
+        let sound = match (self.disk.digest(&file)?, form) {
+            // Nobody's is served as it is.
+            (_, Form::Foreign) | (None, Form::Misformed(_)) => true,
+            (Some(digest), _) => digest == Digest::of(&bytes),
+            (None, _) => self.adopt_content(&file, &place.name, &bytes),
         };
         if sound {
             Ok(Committed::Whole(bytes.into()))

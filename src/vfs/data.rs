@@ -165,6 +165,7 @@ impl Vfs {
                 return Ok(());
             }
         }
+        self.mark_committed(node);
         let changed = change.apply(buffer);
         let mut loses_set_id = false;
         if changed.is_ok() {

@@ -1,27 +1,40 @@
 //! Carrying out the evictor's plan.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::Vfs;
 use super::attr::Kind;
 use super::content::is_buffered;
 use super::error::{Error, Result};
-use super::node::Node;
+use super::node::{Node, Place};
 use super::notice::Notice;
-use super::scan::charge;
+use super::standing::Whose;
 use crate::config::KeepFree;
-use crate::evict::{self, EntryInfo, Free, Limits, Reason, Trigger, Victim};
+use crate::evict::{self, EntryInfo, Free, Limits, Plan, Reason, Trigger, Victim};
+use crate::format::engine::Engine;
 
 /// Victims of one round. Between rounds the kernel is given time to forget them, so that the content
 /// held for open files does not pile up.
 const ROUND: usize = 4_096;
 
+/// Victims between which nobody else who needs room gets his turn.
+const AT_ONCE: usize = 16;
+
 /// How far the last use noted on disk may lag behind, so that noting it costs next to nothing.
 const USE_LAG: Duration = Duration::from_secs(600);
+
+/// Up to so many files a plan is made at once by who needs room; above, the sweeper makes it, and what is stored until
+/// then goes through.
+const PLANNED_AT_ONCE: u64 = 50_000;
+
+/// How many files may go through so.
+const WAVED_THROUGH: u64 = 4_096;
 
 /// How a victim's content stays readable for who has it open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,56 +45,101 @@ enum Hold {
     InMemory,
 }
 
-/// Gives the planner short names for folders, versions, templates and sources.
-#[derive(Debug)]
-pub(super) struct Keys(RandomState);
+/// What the evictor remembers.
+#[derive(Debug, Default)]
+pub(super) struct Evictor {
+    /// Gives the planner short names for folders, versions, templates and sources.
+    keys: RandomState,
+    /// The latest plan's victims that are left, in their order, and when it was made.
+    queue: Mutex<Queue>,
+    /// Files stored beyond the limit since the latest plan, because it was not made yet.
+    waved: AtomicU64,
+    /// What was said to be out of reach: it is said once.
+    budget_told: AtomicBool,
+    pressure_told: AtomicBool,
+    /// Commits at the time when room was made on a full disk.
+    relieved_at: Mutex<Option<(u64, SystemTime)>>,
+}
 
-impl Keys {
-    pub(super) fn new() -> Self {
-        Self(RandomState::new())
+#[derive(Debug, Default)]
+struct Queue {
+    victims: VecDeque<Victim>,
+    planned_at: Option<SystemTime>,
+}
+
+impl Evictor {
+    fn key(&self, parts: impl Hash) -> u64 {
+        self.keys.hash_one(parts)
     }
 
-    fn key(&self, parts: impl Hash) -> u64 {
-        self.0.hash_one(parts)
+    fn next(&self) -> Option<(Victim, SystemTime)> {
+        let mut queue = self.queue.lock();
+        let victim = queue.victims.pop_front()?;
+        Some((victim, queue.planned_at?))
     }
 }
 
 impl Vfs {
     /// Every file as the planner sees it; those with the inode numbers `spared` are in use.
     fn evictables(&self, spared: &[u64]) -> Vec<EntryInfo> {
-        let keys = &self.keys;
         let mut versions: HashMap<String, u32> = HashMap::new();
-        let mut all =
-            Vec::with_capacity(usize::try_from(self.entries.load(Ordering::Relaxed)).unwrap_or(0));
+        // Made at its full size, so that its memory is given back whole.
+        let expected = self.entries.load(Ordering::Relaxed) + self.staging.files();
+        let mut all = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 64);
         self.walk(&mut |node| {
             if node.kind() != Kind::File {
                 return;
             }
             let Some(place) = node.place() else { return };
-            let stat = node.stat();
             let buffered = is_buffered(node);
-            let kind = match self.config.pattern.parse_name(&place.name) {
-                _ if self.is_temporary(node) => evict::Kind::Staged,
-                Some(name) => {
-                    let next = versions.len() as u32;
-                    evict::Kind::Entry {
-                        group: keys.key((place.parent.ino, name.version, name.name)),
-                        source: keys.key(name.source_hash),
-                        abi: *versions.entry(name.version.to_owned()).or_insert(next),
-                    }
-                }
-                None => evict::Kind::Other,
-            };
+            let charged = node.charged.load(Ordering::Acquire);
+            let kind = self.kind_for_plan(node, &place, charged > 0, &mut versions);
             all.push(EntryInfo {
                 id: node.ino,
                 kind,
-                committed_at: stat.attr.mtime,
-                last_used: node.last_used(),
-                size: charge(stat.attr.size),
+                verdict: evict::Verdict::Unknown,
+                committed_at: node.standing.committed(),
+                last_used: node.standing.used(),
+                size: charged.saturating_sub(1),
                 in_use: buffered && kind != evict::Kind::Staged || spared.contains(&node.ino),
             });
         });
         all
+    }
+
+    fn kind_for_plan(
+        &self,
+        node: &Node,
+        place: &Place,
+        on_disk: bool,
+        versions: &mut HashMap<String, u32>,
+    ) -> evict::Kind {
+        match self.whose(node, &place.name) {
+            Whose::Foreign => evict::Kind::Foreign,
+            Whose::Temporary(_) if on_disk => evict::Kind::LeftOver,
+            Whose::Temporary(_) => evict::Kind::Staged,
+            Whose::Entry(Engine::Mako) => evict::Kind::Module,
+            Whose::Entry(Engine::Jinja2 | Engine::Importlib) => evict::Kind::Other,
+            Whose::Entry(Engine::Kida) => match self.config.pattern.parse_name(&place.name) {
+                None => evict::Kind::Other,
+                Some(name) => {
+                    let abi = match versions.get(name.version) {
+                        Some(abi) => *abi,
+                        None => {
+                            let next = versions.len() as u32;
+                            versions.insert(name.version.to_owned(), next);
+                            next
+                        }
+                    };
+                    let evictor = &self.evictor;
+                    evict::Kind::Entry {
+                        group: evictor.key((place.parent.ino, name.version, name.name)),
+                        source: evictor.key(name.source_hash),
+                        abi,
+                    }
+                }
+            },
+        }
     }
 
     pub(super) fn free(&self) -> Option<Free> {
@@ -90,18 +148,60 @@ impl Vfs {
             available: space.f_bavail.saturating_mul(space.f_frsize),
             total: space.f_blocks.saturating_mul(space.f_frsize),
             unit: space.f_frsize,
+            inodes: space.f_favail,
+            total_inodes: space.f_files,
         })
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            max_size: self.max_size(),
+            max_entries: self.max_entries(),
+            ..Limits::from(&self.config)
+        }
+    }
+
+    /// The victims by the rules. What they say by a file's name only is made sure of by its form, for all of them: a
+    /// foreign file among them takes somebody else's turn.
+    fn plan_for(&self, limits: &Limits, free: Option<Free>, spared: &[u64]) -> Plan {
+        let mut entries = self.evictables(spared);
+        loop {
+            // Moments are told apart by nanoseconds that have not passed.
+            let now = self.moment() + Duration::from_micros(1);
+            let plan = evict::plan(&entries, now, limits, free);
+            let mut foreign: Vec<u64> = Vec::new();
+            for victim in &plan.victims {
+                let Ok(node) = self.node(victim.id) else {
+                    continue;
+                };
+                let Some(place) = node.place() else { continue };
+                if !self.is_cache_file(&node, &place) {
+                    foreign.push(victim.id);
+                }
+            }
+            if foreign.is_empty() {
+                let mut plan = plan;
+                if self.config.read_only {
+                    plan.victims.retain(|victim| {
+                        let node = self.node(victim.id);
+                        node.is_ok_and(|node| !self.is_on_disk(&node))
+                    });
+                }
+                return plan;
+            }
+            let foreign: std::collections::HashSet<u64> = foreign.into_iter().collect();
+            for entry in &mut entries {
+                if foreign.contains(&entry.id) {
+                    entry.kind = evict::Kind::Foreign;
+                }
+            }
+        }
     }
 
     /// What a sweep would evict now: the file's path, and why.
     pub fn plan(&self) -> Vec<(String, Victim)> {
-        let victims = evict::plan(
-            &self.evictables(&[]),
-            self.now(),
-            &Limits::from(&self.config),
-            self.free(),
-        );
-        let named = victims.into_iter().filter_map(|victim| {
+        let plan = self.plan_for(&self.limits(), self.free(), &[]);
+        let named = plan.victims.into_iter().filter_map(|victim| {
             let node = self.node(victim.id).ok()?;
             Some((self.path(&node), victim))
         });
@@ -125,115 +225,222 @@ impl Vfs {
 
     /// Evicts whatever the rules say, and notes on disk what was used. Returns the number evicted.
     ///
-    /// For a thread of its own: between rounds it waits for the kernel, which may wait for a request.
+    /// For a thread of its own: between rounds it waits for the kernel, which may wait for a request. Ends early after
+    /// [`Trigger::stop`].
     pub fn sweep(&self) -> usize {
         self.counters.sweep_turn();
-        let mut evicted = 0;
-        loop {
-            let (planned, done) = self.sweep_round(&Limits::from(&self.config));
-            evicted += done;
-            self.notices.settle();
-            if planned <= ROUND || done == 0 {
-                break;
-            }
+        // What is left of a plan that was made by who needed room brings the usage below its limit.
+        let mut evicted = self.evict_planned();
+        if !self.sweeper.is_stopped() {
+            self.make_plan(&self.limits(), &[]);
+            evicted += self.evict_planned();
         }
-        self.note_use(USE_LAG);
+        if !self.sweeper.is_stopped() {
+            self.note_use(USE_LAG);
+        }
         self.counters.sweep_turn();
         evicted
     }
 
-    /// One round: returns how many victims there were, and how many of them are gone.
-    fn sweep_round(&self, limits: &Limits) -> (usize, usize) {
-        let _one_at_a_time = self.sweeping.lock();
-        let now = self.now();
-        let victims = evict::plan(&self.evictables(&[]), now, limits, self.free());
-        let done = victims
-            .iter()
-            .take(ROUND)
-            .filter(|victim| self.evict(victim, now))
-            .count();
-        (victims.len(), done)
-    }
-
-    /// Removes one victim, unless it was used or changed since the plan was made.
-    fn evict(&self, victim: &Victim, planned_at: SystemTime) -> bool {
-        self.evict_holding(victim, planned_at, Hold::Anyhow)
-    }
-
-    fn evict_holding(&self, victim: &Victim, planned_at: SystemTime, hold: Hold) -> bool {
-        let Ok(node) = self.node(victim.id) else {
-            return false;
-        };
-        // A mount without writes has staged files too, and nothing else of its own.
-        if self.config.read_only && victim.reason != Reason::StaleTemp {
-            return false;
+    /// Evicts the latest plan's victims, in rounds; returns how many.
+    fn evict_planned(&self) -> usize {
+        let mut evicted = 0;
+        let mut parents = BTreeSet::new();
+        let mut in_round = 0;
+        while !self.sweeper.is_stopped() {
+            let evicting = self.sweeping.lock();
+            let some: Vec<_> = std::iter::from_fn(|| self.evictor.next())
+                .take(AT_ONCE)
+                .collect();
+            for (victim, planned_at) in &some {
+                if let Some(parent) = self.evict(victim, *planned_at, Hold::Anyhow) {
+                    evicted += 1;
+                    parents.insert(parent);
+                }
+            }
+            drop(evicting);
+            if some.is_empty() {
+                break;
+            }
+            in_round += some.len();
+            if in_round >= ROUND {
+                in_round = 0;
+                self.settle_round(&mut parents);
+            }
         }
-        let Some(place) = node.place() else {
-            return false;
-        };
-        let Some(folder) = place.parent.folder() else {
-            return false;
-        };
+        self.settle_round(&mut parents);
+        evicted
+    }
+
+    /// After a round: directories that it has emptied leave too, and the kernel is told of all that has changed.
+    fn settle_round(&self, parents: &mut BTreeSet<u64>) {
+        for parent in std::mem::take(parents) {
+            self.notices.send(Notice::Inode { ino: parent });
+        }
+        self.notices.settle();
+    }
+
+    /// Makes a plan, whose victims are the queue's from now on.
+    fn make_plan(&self, limits: &Limits, spared: &[u64]) {
+        let planned_at = self.moment();
+        let plan = self.plan_for(limits, self.free(), spared);
+        self.evictor.waved.store(0, Ordering::Relaxed);
+        self.tell_out_of_reach(&plan);
+        let mut queue = self.evictor.queue.lock();
+        queue.victims = plan.victims.into();
+        queue.planned_at = Some(planned_at);
+    }
+
+    /// Says once what evicting cannot reach, until it can again.
+    fn tell_out_of_reach(&self, plan: &Plan) {
+        let told = |before: &AtomicBool, now: bool| !before.swap(now, Ordering::Relaxed) && now;
+        if told(&self.evictor.budget_told, plan.budget_out_of_reach) {
+            log::warn!(
+                "{} files that are no cache entries take {} bytes, and nothing can be evicted that would make the rest fit: \
+                 raise --max-size or --max-entries, or move them elsewhere",
+                self.foreign.files(),
+                self.foreign.bytes()
+            );
+        }
+        if told(&self.evictor.pressure_told, plan.pressure_out_of_reach) {
+            log::warn!(
+                "the backing filesystem has less free than --keep-free, and evicting everything would not change that: \
+                 nothing is evicted for it"
+            );
+        }
+    }
+
+    /// Whether the latest plan found that free space, or the budget, is out of reach.
+    pub(super) fn out_of_reach(&self) -> (bool, bool) {
+        (
+            self.evictor.budget_told.load(Ordering::Relaxed),
+            self.evictor.pressure_told.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Removes one victim, unless it was used or changed since the plan was made, or is no cache entry by its form.
+    /// Returns the directory's inode number.
+    fn evict(&self, victim: &Victim, planned_at: SystemTime, hold: Hold) -> Option<u64> {
+        let node = self.node(victim.id).ok()?;
+        // A mount without writes has staged files too, and nothing else of its own.
+        if self.config.read_only && self.is_on_disk(&node) {
+            return None;
+        }
+        let place = node.place()?;
+        let folder = place.parent.folder()?;
+        if !self.is_cache_file(&node, &place) {
+            self.keep_foreign(&node);
+            return None;
+        }
+        let standing = &node.standing;
+        let was_known;
         {
             let _names = folder.names.lock();
-            let staged = victim.reason == Reason::StaleTemp;
-            let used_since = !staged && node.last_used() > planned_at;
-            if !node.is_at(&place) || is_buffered(&node) != staged || used_since {
-                return false;
+            let staged = victim.reason == Reason::StaleTemp && !self.is_on_disk(&node);
+            let used_since = standing.used().max(standing.committed()) > planned_at;
+            if !node.is_at(&place) || is_buffered(&node) != staged || used_since || !standing.fits()
+            {
+                return None;
             }
             if hold == Hold::InMemory {
                 self.hold_in_memory(&node, &place);
             }
             if let Err(error) = self.remove_at(&place.parent, folder, &place.name, &node) {
                 log::error!("{:?} cannot be evicted: {error}", place.name);
-                return false;
+                return None;
             }
+            was_known = node.is_known();
         }
         log::debug!("evicted {:?}: {}", place.name, victim.reason);
         self.counters.evicted(victim.reason, victim.size);
-        self.notices.send(Notice::Entry {
-            ino: node.ino,
-            parent: place.parent.ino,
-            name: place.name.to_os_string(),
-        });
-        true
+        if was_known {
+            self.notices.send(Notice::Entry {
+                ino: node.ino,
+                parent: place.parent.ino,
+                name: place.name.to_os_string(),
+            });
+        }
+        Some(place.parent.ino)
+    }
+
+    /// A staged file that turns out to be no engine's is committed under the name it has, as any other file.
+    fn keep_foreign(&self, node: &Arc<Node>) {
+        if node.standing.is_foreign_by_form() {
+            self.in_place_changed(node);
+        }
     }
 
     /// Makes sure that a file of `size` bytes fits the budget before it is committed, evicting if it must.
     /// `replaced` is the file whose name it takes: what that counts becomes free with the commit, and only then.
     ///
+    /// Far above the limit one store need not wait for all that is too much: what leaves makes up for what comes, and
+    /// the sweeper does the rest.
+    ///
     /// # Errors
     /// ENOSPC if it does not fit whatever is evicted.
     pub(super) fn make_room(&self, size: u64, replaced: Option<&Node>) -> Result<()> {
         let freed = replaced.map_or(0, |node| node.charged.load(Ordering::Acquire));
-        let needed = charge(size).saturating_sub(freed.saturating_sub(1));
+        let needed = super::scan::charge(size).saturating_sub(freed.saturating_sub(1));
         let files = u64::from(freed == 0);
-        let spared = replaced.map_or([0], |node| [node.ino]);
         let fits = || {
-            self.bytes.load(Ordering::Relaxed).saturating_add(needed) <= self.config.max_size
-                && self.entries.load(Ordering::Relaxed).saturating_add(files)
-                    <= self.config.max_entries
+            self.bytes.load(Ordering::Relaxed).saturating_add(needed) <= self.max_size()
+                && self.entries.load(Ordering::Relaxed).saturating_add(files) <= self.max_entries()
         };
         if fits() {
             return Ok(());
         }
-        let limits = Limits {
-            max_size: self.config.max_size.saturating_sub(needed),
-            max_entries: self.config.max_entries.saturating_sub(files),
-            ..Limits::from(&self.config)
+        let spared = replaced.map_or([0], |node| [node.ino]);
+        let (bytes, entries) = (&self.bytes, &self.entries);
+        let wanted_bytes = bytes.load(Ordering::Relaxed).saturating_sub(needed);
+        let wanted_entries = entries.load(Ordering::Relaxed).saturating_sub(files);
+        let enough = || {
+            fits()
+                || bytes.load(Ordering::Relaxed) <= wanted_bytes
+                    && entries.load(Ordering::Relaxed) <= wanted_entries
         };
-        {
-            let _one_at_a_time = self.sweeping.lock();
-            if fits() {
-                return Ok(());
-            }
-            let now = self.now();
-            let victims = evict::plan(&self.evictables(&spared), now, &limits, None);
-            victims.iter().take(ROUND).for_each(|victim| {
-                self.evict(victim, now);
-            });
+        self.sweeper.ask();
+        if self.evict_until(&enough, &spared) {
+            return Ok(());
         }
-        fits().then_some(()).ok_or(Error::NoRoom)
+        if entries.load(Ordering::Relaxed) > PLANNED_AT_ONCE
+            && self.evictor.waved.fetch_add(1, Ordering::Relaxed) < WAVED_THROUGH
+        {
+            return Ok(());
+        }
+        let _one_at_a_time = self.sweeping.lock();
+        if self.evict_until(&enough, &spared) {
+            return Ok(());
+        }
+        self.make_plan(
+            &Limits {
+                max_size: self.max_size().saturating_sub(needed),
+                max_entries: self.max_entries().saturating_sub(files),
+                ..self.limits()
+            },
+            &spared,
+        );
+        if self.evict_until(&enough, &spared) {
+            Ok(())
+        } else {
+            Err(Error::NoRoom)
+        }
+    }
+
+    /// Evicts victims of the latest plan until `enough`; false if there are too few.
+    fn evict_until(&self, enough: &impl Fn() -> bool, spared: &[u64]) -> bool {
+        let mut parents = BTreeSet::new();
+        while !enough() {
+            let Some((victim, planned_at)) = self.evictor.next() else {
+                break;
+            };
+            if !spared.contains(&victim.id) {
+                parents.extend(self.evict(&victim, planned_at, Hold::Anyhow));
+            }
+        }
+        for ino in parents {
+            self.notices.send(Notice::Inode { ino });
+        }
+        enough()
     }
 
     /// The backing filesystem is full: evicts enough for `size` bytes, and what `--keep-free` asks for.
@@ -244,19 +451,32 @@ impl Vfs {
         let Some(mut free) = self.free() else {
             return false;
         };
-        // The file, and as much again for the directory, its attributes and a concurrent commit.
-        let wanted = charge(size).saturating_mul(2).max(1 << 20);
+        if !self.relief_is_worth_it() {
+            return false;
+        }
+        let planned_at = self.moment();
+        // The file, and as much again for the directory, its attributes and a concurrent commit. Less where that
+        // cannot be had.
+        let needed = super::scan::charge(size).max(1);
+        let wanted = needed.saturating_mul(2).max(1 << 20);
         let keep = self.config.keep_free.bytes_of(free.total).max(wanted);
         // What root may still use of the reserve is no measure: the write has just failed.
         free.available = free.available.min(keep.saturating_sub(wanted));
-        let limits = Limits {
-            keep_free: KeepFree::Bytes(keep),
-            ..Limits::from(&self.config)
-        };
-        let now = self.now();
-        let victims = evict::plan(&self.evictables(spared), now, &limits, Some(free));
+        let goals = [keep, wanted, needed.saturating_mul(2), needed];
+        let plans = goals.into_iter().map(|goal| {
+            let limits = Limits {
+                keep_free: KeepFree::Bytes(goal),
+                ..self.limits()
+            };
+            let free = Free {
+                available: free.available.min(goal.saturating_sub(needed)),
+                ..free
+            };
+            self.plan_for(&limits, Some(free), spared).victims
+        });
+        let victims = plans.into_iter().find(|victims| !victims.is_empty());
         let (mut evicted, mut freed) = (0, 0);
-        for victim in victims.iter().take(ROUND) {
+        for victim in victims.unwrap_or_default().iter().take(ROUND) {
             // Held as a file, an open victim would keep its space on disk until the kernel forgets it, and
             // the kernel may be waiting for this very request.
             let hold = if freed < wanted {
@@ -264,13 +484,31 @@ impl Vfs {
             } else {
                 Hold::Anyhow
             };
-            if self.evict_holding(victim, now, hold) {
+            if let Some(ino) = self.evict(victim, planned_at, hold) {
                 evicted += 1;
                 freed += victim.size;
+                self.notices.send(Notice::Inode { ino });
             }
         }
         log::warn!("the backing filesystem is full: {evicted} entries evicted");
         evicted > 0
+    }
+
+    /// Whether evicting has helped the last time: where nothing could be stored since, it is not room that is missing.
+    fn relief_is_worth_it(&self) -> bool {
+        /// After so long it may help again.
+        const PAUSE: Duration = Duration::from_secs(60);
+        let commits = self.counters.commits.load(Ordering::Relaxed);
+        let now = self.steady();
+        let mut relieved = self.evictor.relieved_at.lock();
+        if let Some((before, at)) = *relieved
+            && before == commits
+            && now.duration_since(at).is_ok_and(|since| since < PAUSE)
+        {
+            return false;
+        }
+        *relieved = Some((commits, now));
+        true
     }
 
     /// Notes the last use of each file in the backing directory (its access time), where what is noted
@@ -279,12 +517,30 @@ impl Vfs {
         if self.config.read_only {
             return;
         }
+        let first = self
+            .met
+            .get()
+            .map_or(SystemTime::UNIX_EPOCH, |met| met.first);
         let mut due: Vec<(Arc<Node>, SystemTime)> = Vec::new();
+        let listed_again = |node: &Node| {
+            // The next listing is to reach the daemon, which then knows whose look-ups are no use.
+            if node.standing.take_listing() {
+                self.notices.send(Notice::Inode { ino: node.ino });
+            }
+        };
+        listed_again(&self.root);
         self.walk(&mut |node| {
-            let used = node.last_used();
+            if node.kind() == Kind::Directory {
+                listed_again(node);
+            }
+            if node.kind() != Kind::File || !self.is_on_disk(node) || self.is_foreign(node) {
+                return;
+            }
+            let used = self.time_of_day(node.standing.used());
             let noted = node.meta.lock().attr.atime;
-            let lags = used.duration_since(noted).is_ok_and(|behind| behind > lag);
-            if node.kind() == Kind::File && self.is_on_disk(node) && lags {
+            let behind = used.duration_since(noted.max(first)).unwrap_or_default();
+            let ahead = noted.duration_since(used).unwrap_or_default();
+            if behind > lag || ahead > USE_LAG {
                 due.push((Arc::clone(node), used));
             }
         });
@@ -299,11 +555,12 @@ impl Vfs {
                 }
             }
         }
+        self.remember();
     }
 
     /// Whether the files outgrow the budget, so that a sweep is due at once.
     pub(super) fn is_over_budget(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.config.max_size
-            || self.entries.load(Ordering::Relaxed) > self.config.max_entries
+        self.bytes.load(Ordering::Relaxed) > self.max_size()
+            || self.entries.load(Ordering::Relaxed) > self.max_entries()
     }
 }

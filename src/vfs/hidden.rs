@@ -17,7 +17,7 @@ use super::node::{Body, Node};
 use super::notice::Notice;
 use super::readdir::DirEntry;
 use super::{ROOT, Vfs};
-use crate::layout::{BY_INODE, CONFIG_JSON, ENTRIES_JSONL, METRICS, PID, STATS_JSON};
+use crate::layout::{BY_INODE, CONFIG_JSON, ENTRIES_JSONL, METRICS, PID, PLAN_JSONL, STATS_JSON};
 use crate::tier::Patience;
 
 /// The folder's own inode number.
@@ -27,7 +27,14 @@ const NUMBERS: u64 = 3;
 /// The first number for everything else.
 pub(super) const FIRST_FREE_INO: u64 = 4;
 
-const FILES: [&str; 5] = [CONFIG_JSON, ENTRIES_JSONL, METRICS, PID, STATS_JSON];
+const FILES: [&str; 6] = [
+    CONFIG_JSON,
+    ENTRIES_JSONL,
+    METRICS,
+    PID,
+    PLAN_JSONL,
+    STATS_JSON,
+];
 
 impl Vfs {
     pub(super) fn is_in_hidden(&self, ino: u64) -> bool {
@@ -147,6 +154,7 @@ impl Vfs {
             CONFIG_JSON => Some(self.config_json()),
             METRICS => Some(self.metrics()),
             ENTRIES_JSONL => Some(self.entries_jsonl()),
+            PLAN_JSONL => Some(self.plan_jsonl()),
             _ => None,
         }
     }

@@ -14,6 +14,7 @@ mod data;
 mod error;
 mod evict;
 mod hidden;
+mod met;
 mod names;
 mod node;
 mod notice;
@@ -24,13 +25,14 @@ mod refused;
 mod report;
 mod scan;
 mod setattr;
+mod standing;
 mod xattrs;
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
 
@@ -47,12 +49,15 @@ pub use report::{About, Supplement};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::evict::Trigger;
+use crate::format::engine::Engines;
 pub use crate::tier::Patience;
 use crate::tier::{DiskTier, Faults, MemoryTier};
 use buffer::Staging;
+use met::Met;
 use node::{Body, Folder, Node};
 use persist::InPlace;
 use refused::Refused;
+use standing::Counted;
 
 /// The inode number of the mount's root.
 pub const ROOT: u64 = 1;
@@ -91,8 +96,18 @@ pub struct Vfs {
     counters: Counters,
     about: About,
     supplement: OnceLock<Arc<dyn Supplement>>,
-    keys: evict::Keys,
-    /// Held while victims are chosen and removed.
+    evictor: evict::Evictor,
+    engines: Engines,
+    /// The time of day and the clock that only goes forward, when it began.
+    began: (SystemTime, Duration),
+    /// The latest moment that was given to a use.
+    ticks: AtomicU64,
+    /// Files that are no cache entries; and those among them that were there before.
+    foreign: Counted,
+    adopted: Counted,
+    /// What the directory remembered when it was opened.
+    met: OnceLock<Met>,
+    /// Held while victims are removed, and while one who needs room chooses them.
     sweeping: parking_lot::Mutex<()>,
     sweeper: Trigger,
     /// Committed files, and their bytes in whole blocks.
@@ -137,7 +152,13 @@ impl Vfs {
             counters: Counters::default(),
             about,
             supplement: OnceLock::new(),
-            keys: evict::Keys::new(),
+            evictor: evict::Evictor::default(),
+            engines: Engines::new(config.pattern.clone()),
+            began: (clock.now(), clock.steady()),
+            ticks: AtomicU64::new(0),
+            foreign: Counted::default(),
+            adopted: Counted::default(),
+            met: OnceLock::new(),
             sweeping: parking_lot::Mutex::new(()),
             sweeper: Trigger::default(),
             config,
@@ -145,7 +166,10 @@ impl Vfs {
             disk,
         };
         vfs.nodes.insert(ROOT, Arc::clone(&root));
+        // Nobody else has it yet.
+        let _ = vfs.met.set(vfs.recall());
         vfs.scan(&root, found.device)?;
+        vfs.remember();
         Ok(vfs)
     }
 
@@ -219,11 +243,11 @@ impl Vfs {
     pub fn space(&self) -> Result<Space> {
         let backing = self.disk.space()?;
         let used = self.bytes.load(Ordering::Relaxed) / BLOCK;
-        let left = (self.config.max_size / BLOCK).saturating_sub(used);
+        let left = (self.max_size() / BLOCK).saturating_sub(used);
         let available = backing.f_bavail.saturating_mul(backing.f_frsize) / BLOCK;
         let free = left.min(available);
         let used_files = self.entries.load(Ordering::Relaxed);
-        let left = self.config.max_entries.saturating_sub(used_files);
+        let left = self.max_entries().saturating_sub(used_files);
         let files_free = match backing.f_files {
             // It makes inodes as it needs them (btrfs), and does not say how many are left.
             0 => left,

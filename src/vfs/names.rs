@@ -32,6 +32,21 @@ impl Vfs {
     /// ENOENT, ENOTDIR, ESTALE; ENAMETOOLONG above 255 bytes; EAGAIN with [`Patience::None`] if the entry has to
     /// be checked first and the disk would have to be waited for.
     pub fn lookup(&self, parent: u64, name: &OsStr, patience: Patience) -> Result<Stat> {
+        self.lookup_by(0, parent, name, patience)
+    }
+
+    /// As [`Vfs::lookup`], for the thread `task`: what it looks up after it has listed the name itself is no use, or a
+    /// backup would keep everything young.
+    ///
+    /// # Errors
+    /// As [`Vfs::lookup`].
+    pub fn lookup_by(
+        &self,
+        task: u32,
+        parent: u64,
+        name: &OsStr,
+        patience: Patience,
+    ) -> Result<Stat> {
         if self.is_hidden(parent, name) || self.is_in_hidden(parent) {
             return self.hidden_lookup(parent, name, patience);
         }
@@ -58,7 +73,9 @@ impl Vfs {
         node.count_lookup();
         if node.kind() == Kind::File {
             bump(&self.counters.hits);
-            node.mark_used(self.now());
+            if !node.standing.was_listed_by(task) {
+                self.mark_used(node);
+            }
         }
         Ok(node.stat())
     }

@@ -10,6 +10,7 @@ use super::attr::{Attr, Kind, Stat};
 use super::buffer::Buffer;
 use super::children::Children;
 use super::error::Error;
+use super::standing::Standing;
 use crate::tier::{Directory, DiskFile};
 
 /// A name, shared by the directory that lists it and the inode that has it.
@@ -40,8 +41,8 @@ pub(super) struct Node {
     pub(super) body: Body,
     /// How often the kernel was given this inode and has not forgotten it; counted before each reply.
     lookups: AtomicU64,
-    /// Last look-up or read, in nanoseconds since the epoch.
-    last_used: AtomicU64,
+    /// The evictor's part.
+    pub(super) standing: Standing,
     /// Goes up whenever the content changes in place: what was read before is then out of date.
     pub(super) version: AtomicU64,
     /// What it counts against the budget, plus one; 0: it is not on disk.
@@ -140,7 +141,7 @@ impl Node {
     pub(super) fn new(ino: u64, attr: Attr, place: Option<Place>, body: Body) -> Self {
         Self {
             ino,
-            last_used: AtomicU64::new(nanos(attr.atime)),
+            standing: Standing::default(),
             meta: Mutex::new(Meta {
                 attr,
                 place,
@@ -234,25 +235,9 @@ impl Node {
         self.lookups.load(Ordering::Acquire) > 0
     }
 
-    pub(super) fn mark_used(&self, now: std::time::SystemTime) {
-        self.last_used.store(nanos(now), Ordering::Relaxed);
-    }
-
-    pub(super) fn last_used(&self) -> std::time::SystemTime {
-        let nanos = self.last_used.load(Ordering::Relaxed);
-        std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(nanos)
-    }
-
     pub(super) fn changed_in_place(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
-}
-
-fn nanos(time: std::time::SystemTime) -> u64 {
-    time.duration_since(std::time::SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-        })
 }
 
 /// Extended attributes that a buffered file will be committed with.

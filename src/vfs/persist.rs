@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::Vfs;
@@ -15,6 +15,7 @@ use super::commit::{Flushed, is_full};
 use super::content::is_buffered;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Node, Place, Xattrs};
+use crate::bell::Bell;
 use crate::config::Durability;
 use crate::tier::{DIGEST_XATTR, Draft, Publish, Stamp};
 
@@ -28,7 +29,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct InPlace {
     changed: Mutex<State>,
-    wake: Condvar,
+    wake: Bell,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +47,7 @@ pub struct Persisted {
     pub failed: usize,
 }
 
-/// When a file was changed since it was committed.
+/// When a file was changed since it was committed, on the clock that only goes forward.
 #[derive(Debug, Clone, Copy)]
 struct Changed {
     first: SystemTime,
@@ -64,6 +65,7 @@ impl Vfs {
     /// Whether a file is staged: it has the name of an engine's temporary file and was never committed.
     pub(super) fn is_temporary(&self, node: &Node) -> bool {
         node.charged.load(Ordering::Acquire) == 0
+            && !node.standing.is_foreign_by_form()
             && node
                 .place()
                 .is_some_and(|place| self.config.pattern.temporary_name(&place.name).is_some())
@@ -76,7 +78,7 @@ impl Vfs {
         }
         let mut state = self.in_place.changed.lock();
         let was_idle = state.files.is_empty();
-        let now = self.now();
+        let now = self.steady();
         state
             .files
             .entry(node.ino)
@@ -85,8 +87,9 @@ impl Vfs {
                 first: now,
                 last: now,
             });
+        drop(state);
         if was_idle {
-            self.in_place.wake.notify_all();
+            self.in_place.wake.ring();
         }
     }
 
@@ -98,29 +101,32 @@ impl Vfs {
     /// whatever follows, until [`Vfs::stop_persister`]. A thread of the daemon runs this; it sleeps while
     /// there is nothing to do.
     pub fn run_persister(&self) {
-        let mut state = self.in_place.changed.lock();
-        while !state.stopped {
-            if state.files.is_empty() {
-                self.in_place.wake.wait(&mut state);
-                continue;
+        loop {
+            let seen = self.in_place.wake.rung();
+            let (stopped, idle) = {
+                let state = self.in_place.changed.lock();
+                (state.stopped, state.files.is_empty())
+            };
+            if stopped {
+                break;
             }
-            self.in_place.wake.wait_for(&mut state, QUIET / 2);
-            drop(state);
-            self.persist_quiet();
-            state = self.in_place.changed.lock();
+            self.in_place.wake.wait(seen, (!idle).then_some(QUIET / 2));
+            if !idle {
+                self.persist_quiet();
+            }
         }
     }
 
     /// Ends [`Vfs::run_persister`].
     pub fn stop_persister(&self) {
         self.in_place.changed.lock().stopped = true;
-        self.in_place.wake.notify_all();
+        self.in_place.wake.ring();
     }
 
     /// Commits each file that was written in place and has been left alone for [`QUIET`]. What cannot be
     /// written now stays in memory and is tried again.
     pub fn persist_quiet(&self) {
-        let now = self.now();
+        let now = self.steady();
         self.persist_changed(|changed| changed.is_due(now));
     }
 
@@ -153,7 +159,7 @@ impl Vfs {
                 log::error!("inode {ino} stays in memory: {error}");
                 result.failed += 1;
                 // Not before it has been quiet for a while again: a full disk is not asked in a busy loop.
-                let now = self.now();
+                let now = self.steady();
                 let again = Changed {
                     first: now,
                     last: now,
@@ -327,6 +333,10 @@ impl Vfs {
         if let Content::Buffered(buffer) = std::mem::replace(content, Content::Committed) {
             self.charge(node, buffer.bytes().len() as u64);
             node.verified.store(true, Ordering::Release);
+            self.mark_committed(node);
+            if let Some(place) = node.place() {
+                self.learn_form(node, &place.name, buffer.bytes());
+            }
             if self.memory.fits(buffer.bytes().len() as u64) {
                 self.memory.insert(node.ino, buffer.bytes().into());
             }

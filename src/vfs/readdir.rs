@@ -37,6 +37,21 @@ impl Vfs {
         ino: u64,
         position: u64,
         count: bool,
+        accept: impl FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<()> {
+        self.read_dir_by(0, ino, position, count, accept)
+    }
+
+    /// As [`Vfs::read_dir`], for the thread `task`: see [`Vfs::lookup_by`].
+    ///
+    /// # Errors
+    /// As [`Vfs::read_dir`].
+    pub fn read_dir_by(
+        &self,
+        task: u32,
+        ino: u64,
+        position: u64,
+        count: bool,
         mut accept: impl FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()> {
         if self.is_in_hidden(ino) {
@@ -46,6 +61,9 @@ impl Vfs {
         let Some(folder) = node.folder() else {
             return Err(Error::NotADirectory);
         };
+        if position == 0 {
+            node.standing.listed(task);
+        }
         let parent = node
             .place()
             .map_or_else(|| self.root_stat(), |place| place.parent.stat());
@@ -81,6 +99,7 @@ impl Vfs {
                 }
                 break;
             }
+            child.standing.listed(task);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::Vfs;
 use super::attr::Kind;
 use super::content::is_buffered;
 use crate::format::Format;
-use crate::stats::{EntryRow, Place, Stats, Tier, metrics, unix_seconds};
+use crate::stats::{EntryRow, Place, PlanRow, Stats, Tier, metrics, unix_seconds};
 
 /// What the core cannot know by itself.
 #[derive(Debug, Clone)]
@@ -47,6 +47,7 @@ impl Vfs {
         let counters = &self.counters;
         let free = self.free();
         let (sweeps, sweeping) = counters.sweeps();
+        let (budget_out_of_reach, free_space_out_of_reach) = self.out_of_reach();
         let mut stats = Stats {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -69,10 +70,17 @@ impl Vfs {
             },
             disk: Tier {
                 bytes: self.bytes.load(Ordering::Relaxed),
-                budget_bytes: self.config.max_size,
+                budget_bytes: self.max_size(),
                 files: self.entries.load(Ordering::Relaxed),
-                budget_files: Some(self.config.max_entries),
+                budget_files: Some(self.max_entries()),
             },
+            foreign: Tier {
+                bytes: self.foreign.bytes(),
+                files: self.foreign.files(),
+                ..Tier::default()
+            },
+            budget_out_of_reach,
+            free_space_out_of_reach,
             backing_available_bytes: free.map_or(0, |free| free.available),
             backing_total_bytes: free.map_or(0, |free| free.total),
             backing_block_bytes: free.map_or(0, |free| free.unit),
@@ -131,15 +139,29 @@ impl Vfs {
                 inode: node.ino,
                 size_bytes: stat.attr.size,
                 committed_unix_seconds: unix_seconds(stat.attr.mtime),
-                used_unix_seconds: unix_seconds(node.last_used()),
+                used_unix_seconds: unix_seconds(self.time_of_day(node.standing.used())),
                 tier,
                 in_use: tier == Place::Staging,
+                foreign: self.is_foreign(node),
                 format: format
                     .filter(|_| self.is_entry(node))
                     .map(|format| format.to_string()),
             }));
         });
         lines
+    }
+
+    /// A line of JSON for each victim of a sweep that would be made now.
+    pub(super) fn plan_jsonl(&self) -> Vec<u8> {
+        let plan = self.plan().into_iter();
+        plan.flat_map(|(path, victim)| {
+            json_line(&PlanRow {
+                path,
+                reason: victim.reason,
+                size_bytes: victim.size,
+            })
+        })
+        .collect()
     }
 
     fn is_entry(&self, node: &super::node::Node) -> bool {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -31,11 +32,22 @@ pub(super) fn charge(size: u64) -> u64 {
     size.div_ceil(BLOCK).saturating_mul(BLOCK)
 }
 
+/// A file that was found.
+struct Meeting {
+    /// By the time of day.
+    used: SystemTime,
+    changed: SystemTime,
+    /// Whether it was seen before, so that its times are to be believed.
+    known: bool,
+    node: Arc<Node>,
+}
+
 impl Vfs {
     /// Makes an inode for everything below `root`, by readdir and stat alone. What cannot be served
     /// (fifos, sockets, devices, other filesystems mounted inside) is named in the log and left alone.
     pub(super) fn scan(&self, root: &Arc<Node>, device: u64) -> Result<()> {
         let mut todo = VecDeque::from([Arc::clone(root)]);
+        let mut met = Vec::new();
         while let Some(parent) = todo.pop_front() {
             let Some(folder) = parent.folder() else {
                 continue;
@@ -70,12 +82,48 @@ impl Vfs {
                 );
                 match node.kind() {
                     super::Kind::Directory => todo.push_back(node),
-                    super::Kind::File => self.charge(&node, found.size),
+                    super::Kind::File => {
+                        self.charge(&node, self.size_on_disk(&found));
+                        self.count_adopted(&node);
+                        met.push(Meeting {
+                            used: found.atime.max(found.mtime),
+                            changed: found.mtime,
+                            known: self.met.get().is_some_and(|met| met.knows(&found)),
+                            node,
+                        });
+                    }
                     super::Kind::Symlink => {}
                 }
             }
         }
+        self.meet(met);
         Ok(())
+    }
+
+    /// What counts of a found file: no more than it takes on disk, if it is larger than any that can be stored here.
+    fn size_on_disk(&self, found: &Found) -> u64 {
+        if found.size > self.config.max_entry {
+            found.size.min(found.allocated)
+        } else {
+            found.size
+        }
+    }
+
+    /// Files that are met for the first time are as young as that, in the order in which they were used before.
+    fn meet(&self, mut met: Vec<Meeting>) {
+        met.sort_unstable_by_key(|file| (file.used, file.node.ino));
+        let count = met.len() as u64;
+        let now = self.moment();
+        let first = self.met.get().map_or(now, |met| self.moment_of(met.first));
+        for (place, file) in (0..).zip(met) {
+            let used = match file.known {
+                true => self.moment_of(file.used).max(first),
+                false => now,
+            };
+            // Their order is kept, a nanosecond apart.
+            let used = used - Duration::from_nanos(count - place);
+            file.node.standing.found(used, self.moment_of(file.changed));
+        }
     }
 
     fn body_of(&self, folder: &Folder, found: &Found, device: u64) -> Result<Option<Body>> {
@@ -103,6 +151,7 @@ impl Vfs {
             name: Arc::clone(&name),
         };
         let node = Arc::new(Node::new(self.fresh_ino(), attr, Some(place), body));
+        self.mark_committed(&node);
         self.nodes.insert(node.ino, Arc::clone(&node));
         if let Some(folder) = parent.folder() {
             folder.children.write().insert(name, Arc::clone(&node));
@@ -123,12 +172,15 @@ impl Vfs {
                 self.bytes.fetch_sub(before - 1, Ordering::Relaxed);
             }
         }
+        self.count_apart(node);
     }
 
     /// The file on disk that `from` had under its name is `to`'s from now on.
     pub(super) fn hand_over(&self, from: &Node, to: &Node) {
         let charge = from.charged.swap(0, Ordering::AcqRel);
         to.charged.store(charge, Ordering::Release);
+        self.count_apart(from);
+        self.count_apart(to);
     }
 
     /// Takes a file off the budget: it is not on disk any more.
@@ -138,6 +190,7 @@ impl Vfs {
             self.entries.fetch_sub(1, Ordering::Relaxed);
             self.bytes.fetch_sub(before - 1, Ordering::Relaxed);
         }
+        self.count_apart(node);
     }
 
     /// Whether `name` in directory `parent` is the hidden folder.

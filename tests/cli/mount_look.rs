@@ -9,8 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use crate::support::cli::{Ran, kidafs as cli, run};
-use crate::support::entries::{code, v2};
+use crate::support::cli::{Ran, code, kidafs as cli, run, v2};
 use crate::support::mount::{Mount, kidafs, wait_for};
 use crate::support::situation::is_root;
 use kidafs::stats::EntryRow;

@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use crate::support::cli::{Cache, Ran, kidafs, run};
-use crate::support::entries::{PICKLE, code, v2};
+use crate::support::cli::{Cache, PICKLE, Ran, code, kidafs, run, v2};
 
 const PAGE: &str = "__kida_py314_page.html_0123456789abcdef.pyc";
 const NEWER: &str = "__kida_py314_page.html_fedcba9876543210.pyc";

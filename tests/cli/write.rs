@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use crate::support::cli::{Cache, run};
-use crate::support::entries::{PICKLE, code};
+use crate::support::cli::{Cache, PICKLE, code, run};
 
 #[test]
 fn what_set_stores_get_gives_back() {

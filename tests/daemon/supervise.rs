@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::support::daemon::process::{
     Session, arguments, hear, let_it_answer, listen, log_file, mount_point, supervised_arguments,
 };
-use crate::support::daemon::{FILE_NAME, folder, is_mount_root, parent_of, unmount_patiently};
+use crate::support::daemon::{FILE_NAME, folder, is_mount_root, unmount_patiently};
 use kidafs::daemon::mountpoint::{State, inspect};
 use kidafs::daemon::start::{Daemon, Role, StartError, start};
 use kidafs::daemon::supervise::MOST_DEATHS;
@@ -458,4 +458,10 @@ fn start_process_for(folder: &Path, session: Session) -> Command {
         .arg(format!("{session:?}"))
         .stdout(Stdio::null());
     command
+}
+
+fn parent_of(pid: Pid) -> Pid {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    Pid::from_raw(parent.unwrap().trim().parse().unwrap()).unwrap()
 }

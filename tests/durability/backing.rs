@@ -6,10 +6,9 @@ use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::support::daemon::Folder;
-use crate::support::entries::{content, drafts, files, name, store, stored_digest};
+use crate::support::entries::{content, drafts, files, name, stored_digest};
+use crate::support::live::{Live, store};
 use crate::support::loopfs::{Kind, LoopFs};
-use crate::support::mount::Mount;
 use kidafs::evict::Reason;
 use kidafs::tier::Digest;
 
@@ -17,12 +16,12 @@ struct Place {
     backing: std::path::PathBuf,
     dir: std::path::PathBuf,
     _fs: LoopFs,
-    _folder: Folder,
+    _folder: tempfile::TempDir,
 }
 
 impl Place {
     fn on(kind: Kind) -> Self {
-        let folder = crate::support::daemon::folder();
+        let folder = crate::support::live::folder();
         let bytes = kind.least_size().max(64 << 20);
         let fs = LoopFs::make(folder.path(), kind, bytes);
         Self {
@@ -33,9 +32,9 @@ impl Place {
         }
     }
 
-    fn mount(&self, options: &[&str]) -> Mount {
+    fn mount(&self, options: &[&str]) -> Live {
         let backing = ["--backing", self.backing.to_str().unwrap()];
-        Mount::start(&self.dir, &[&backing, options].concat())
+        Live::start(&self.dir, &[&backing, options].concat())
     }
 }
 
@@ -87,11 +86,11 @@ fn every_promise(kind: Kind) {
     let place = Place::on(kind);
     for durability in ["crash", "power", "async"] {
         let context = format!("{context}, {durability}");
-        let mut mount = place.mount(&["--durability", durability]);
+        let live = place.mount(&["--durability", durability]);
         use_tree(&place.dir);
         check_tree(&place.dir, &context);
-        assert!(mount.stats().digests, "{context}");
-        mount.umount();
+        assert!(live.stats().digests, "{context}");
+        live.unmount();
         check_tree(&place.backing, &context);
         assert_eq!(drafts(&place.backing), 0, "{context}");
         for name in ["in-place", &name("a.html", 0), "moved/entry.cache"] {
@@ -100,21 +99,21 @@ fn every_promise(kind: Kind) {
             assert_eq!(stored_digest(&path), Some(digest), "{context}: {name}");
         }
         // A daemon that is killed leaves the same.
-        let mut mount = place.mount(&["--durability", durability]);
+        let mut live = place.mount(&["--durability", durability]);
         check_tree(&place.dir, &context);
         store(&place.dir, "last", b"last").unwrap();
         if durability != "async" {
-            mount.kill();
-            mount.detach();
+            live.kill();
+            live.detach();
             assert_eq!(
                 fs::read(place.backing.join("last")).unwrap(),
                 b"last",
                 "{context}"
             );
         } else {
-            mount.umount();
+            live.unmount();
         }
-        let mount = place.mount(&[]);
+        let live = place.mount(&[]);
         assert_eq!(
             fs::read(place.dir.join("last")).unwrap(),
             b"last",
@@ -122,15 +121,15 @@ fn every_promise(kind: Kind) {
         );
         // Damage is found, and set aside on this filesystem.
         let entry = name("a.html", 1);
-        drop(mount);
+        drop(live);
         let path = place.backing.join(&entry);
         let mut bytes = fs::read(&path).unwrap();
         bytes[2_000] ^= 1;
         fs::write(&path, bytes).unwrap();
-        let mut mount = place.mount(&[]);
+        let live = place.mount(&[]);
         let error = fs::read(place.dir.join(&entry)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{context}");
-        assert_eq!(mount.stats().evictions[&Reason::Corrupt], 1, "{context}");
+        assert_eq!(live.stats().evictions[&Reason::Corrupt], 1, "{context}");
         for left in fs::read_dir(&place.dir).unwrap() {
             let left = left.unwrap();
             if left.file_type().unwrap().is_dir() {
@@ -139,7 +138,7 @@ fn every_promise(kind: Kind) {
                 fs::remove_file(left.path()).unwrap();
             }
         }
-        mount.umount();
+        live.unmount();
         assert!(files(&place.backing).is_empty(), "{context}");
     }
 }
@@ -172,12 +171,12 @@ fn overlayfs() {
 #[test]
 fn without_extended_attributes_it_works_and_says_that_digests_are_off() {
     let place = Place::on(Kind::Ramfs);
-    let mut mount = place.mount(&[]);
-    assert!(!mount.stats().digests);
-    assert_eq!(mount.log().matches("digests are off").count(), 1);
+    let live = place.mount(&[]);
+    assert!(!live.stats().digests);
+    assert_eq!(live.log().matches("digests are off").count(), 1);
     use_tree(&place.dir);
     check_tree(&place.dir, "ramfs");
-    mount.umount();
+    live.unmount();
     check_tree(&place.backing, "ramfs");
     // What can be seen to be torn is missing even so.
     let torn = name("a.html", 0);
@@ -186,12 +185,12 @@ fn without_extended_attributes_it_works_and_says_that_digests_are_off() {
         .open(place.backing.join(&torn))
         .unwrap();
     file.set_len(100).unwrap();
-    let mut mount = place.mount(&[]);
+    let live = place.mount(&[]);
     let error = fs::read(place.dir.join(&torn)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(
         fs::read(place.dir.join(name("a.html", 1))).unwrap(),
         content(101, 6_000)
     );
-    mount.umount();
+    live.unmount();
 }

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::entries::{Random, content, name, store};
-use crate::support::mount::{Mount, until};
+use crate::support::entries::{Random, content, name};
+use crate::support::live::{Live, store, until};
 use kidafs::evict::Reason;
 
 /// The most files that the quarantine keeps.
@@ -14,25 +14,25 @@ const QUARANTINE: usize = 64;
 
 /// Commits `count` entries of `size` bytes and ends the daemon.
 fn fill(dir: &Path, count: usize, size: usize) -> Vec<String> {
-    let mut mount = Mount::start(dir, &[]);
+    let live = Live::start(dir, &[]);
     let names = (0..count as u64).map(|number| {
         let name = name("a.html", number);
         store(dir, &name, &content(number, size)).unwrap();
         name
     });
     let names = names.collect();
-    mount.umount();
+    live.unmount();
     names
 }
 
 /// Reads each name on a mount, as an engine does: all are missing, and counted as corrupt.
 fn assert_all_missing(dir: &Path, names: &[String]) {
-    let mut mount = Mount::start(dir, &[]);
+    let live = Live::start(dir, &[]);
     for name in names {
         let error = fs::read(dir.join(name)).expect_err(name);
         assert_eq!(error.kind(), ErrorKind::NotFound, "{name}: {error}");
     }
-    let stats = mount.stats();
+    let stats = live.stats();
     assert_eq!(
         stats.evictions.get(&Reason::Corrupt).copied(),
         Some(names.len() as u64)
@@ -40,11 +40,11 @@ fn assert_all_missing(dir: &Path, names: &[String]) {
     assert_eq!(stats.quarantined as usize, names.len().min(QUARANTINE));
     assert_eq!((stats.disk.files, stats.disk.bytes), (0, 0));
     assert_eq!(
-        mount.log().matches("was set aside").count(),
+        live.log().matches("was set aside").count(),
         names.len(),
         "logged once each"
     );
-    mount.umount();
+    live.unmount();
     assert_eq!(crate::support::entries::names(dir), Vec::<String>::new());
     let kept = fs::read_dir(dir.join(".kidafs/quarantine"))
         .unwrap()
@@ -54,11 +54,11 @@ fn assert_all_missing(dir: &Path, names: &[String]) {
 
 #[test]
 fn an_entry_with_one_bit_flipped_is_missing_and_set_aside() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
     let names = fill(
         &dir,
-        crate::support::entries::size("KIDAFS_TEST_FLIPS", 1_000),
+        crate::support::live::size("KIDAFS_TEST_FLIPS", 1_000),
         3_000,
     );
     let mut random = Random(4);
@@ -75,7 +75,7 @@ fn an_entry_with_one_bit_flipped_is_missing_and_set_aside() {
 
 #[test]
 fn an_entry_truncated_to_any_length_is_missing_and_set_aside() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
     let size = 700;
     let names = fill(&dir, size, size);
@@ -91,7 +91,7 @@ fn an_entry_truncated_to_any_length_is_missing_and_set_aside() {
 
 #[test]
 fn an_entry_that_is_listed_before_it_is_read_is_not_served_either() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
     let names = fill(&dir, 20, 3_000);
     for name in &names {
@@ -99,7 +99,7 @@ fn an_entry_that_is_listed_before_it_is_read_is_not_served_either() {
         bytes[1_000] ^= 4;
         fs::write(dir.join(name), bytes).unwrap();
     }
-    let mut mount = Mount::start(&dir, &[]);
+    let live = Live::start(&dir, &[]);
     // The listing brings attributes with it, so that the kernel need not look the names up.
     for entry in fs::read_dir(&dir).unwrap() {
         entry.unwrap().metadata().unwrap();
@@ -112,26 +112,26 @@ fn an_entry_that_is_listed_before_it_is_read_is_not_served_either() {
             error.kind() == ErrorKind::NotFound
         });
     }
-    let stats = mount.stats();
+    let stats = live.stats();
     assert_eq!(stats.evictions.get(&Reason::Corrupt), Some(&20));
-    mount.umount();
+    live.unmount();
 }
 
 #[test]
 fn what_was_written_without_a_daemon_is_adopted_if_it_is_whole() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
     fill(&dir, 1, 3_000);
     let (whole, torn, other) = (name("whole.html", 1), name("torn.html", 1), "notes.txt");
     fs::write(dir.join(&whole), content(1, 3_000)).unwrap();
     fs::write(dir.join(&torn), &content(1, 3_000)[..200]).unwrap();
     fs::write(dir.join(other), "anything").unwrap();
-    let mut mount = Mount::start(&dir, &[]);
+    let live = Live::start(&dir, &[]);
     assert_eq!(fs::read(dir.join(&whole)).unwrap(), content(1, 3_000));
     assert_eq!(fs::read(dir.join(other)).unwrap(), b"anything");
     let error = fs::read(dir.join(&torn)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    mount.umount();
+    live.unmount();
     // From now on it carries a digest.
     assert!(crate::support::entries::stored_digest(&dir.join(&whole)).is_some());
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::support::entries::{Random, content, drafts, files, name, store, stored_digest};
-use crate::support::mount::{Mount, until};
+use crate::support::entries::{Random, content, drafts, files, name, stored_digest};
+use crate::support::live::{Live, store, until};
 use kidafs::tier::Digest;
 
 /// What one thread did to its names: the content that was acknowledged last, and the one that was under way
@@ -61,14 +61,14 @@ fn check(dir: &Path, known: &BTreeMap<String, Known>, round: usize) {
 
 #[test]
 fn whatever_was_renamed_is_there_after_the_daemon_was_killed_at_any_moment() {
-    let rounds = crate::support::entries::size("KIDAFS_TEST_KILLS", 25);
-    let folder = crate::support::daemon::folder();
+    let rounds = crate::support::live::size("KIDAFS_TEST_KILLS", 25);
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
     let mut known: Vec<BTreeMap<String, Known>> = vec![BTreeMap::new(); 3];
     let mut random = Random(0x0051_9ac5);
     let (mut stored, mut given_up) = (0, 0);
     for round in 0..rounds {
-        let mut mount = Mount::start(
+        let mut live = Live::start(
             &dir,
             &[
                 "--sample",
@@ -90,13 +90,13 @@ fn whatever_was_renamed_is_there_after_the_daemon_was_killed_at_any_moment() {
             let alive = Instant::now();
             let limit = Duration::from_millis(5 + random.below(150));
             while alive.elapsed() < limit {
-                mount.ask_to_sweep();
+                live.ask_to_sweep();
                 std::thread::sleep(Duration::from_millis(2));
             }
-            given_up += usize::from(!mount.kill());
+            given_up += usize::from(!live.kill());
         });
-        mount.detach();
-        drop(mount);
+        live.detach();
+        drop(live);
         let all = known.iter().flatten();
         let all: BTreeMap<_, _> = all
             .map(|(name, known)| (name.clone(), known.clone()))
@@ -120,24 +120,24 @@ fn whatever_was_renamed_is_there_after_the_daemon_was_killed_at_any_moment() {
     );
     assert!(stored > rounds, "the load stored next to nothing: {stored}");
     // The last daemon's leftovers go with the next start, and its entries are served.
-    let mut mount = Mount::start(&dir, &[]);
+    let live = Live::start(&dir, &[]);
     for (name, known) in known.iter().flatten() {
         let bytes = fs::read(dir.join(name)).ok();
         assert_eq!(bytes.map(|bytes| Digest::of(&bytes)), known.acknowledged);
     }
-    assert_eq!(mount.stats().quarantined, 0);
-    mount.umount();
+    assert_eq!(live.stats().quarantined, 0);
+    live.unmount();
     assert_eq!(drafts(&dir), 0);
 }
 
 #[test]
 fn who_waits_for_a_daemon_that_does_not_answer_goes_on_after_a_lazy_umount() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
     let kept = name("a.html", 1);
-    let mut mount = Mount::start(&dir, &[]);
+    let mut live = Live::start(&dir, &[]);
     store(&dir, &kept, b"kept").unwrap();
-    mount.signal(rustix::process::Signal::STOP);
+    live.signal(rustix::process::Signal::STOP);
     std::thread::scope(|scope| {
         let (tell, told) = std::sync::mpsc::channel();
         let waiting = scope.spawn({
@@ -153,7 +153,7 @@ fn who_waits_for_a_daemon_that_does_not_answer_goes_on_after_a_lazy_umount() {
             let stat = fs::read_to_string(&stat).unwrap();
             stat.rsplit(") ").next().unwrap().starts_with(['S', 'D'])
         });
-        let output = crate::support::mount::kidafs()
+        let output = crate::support::live::kidafs()
             .args(["umount", "--lazy"])
             .arg(&dir)
             .output()
@@ -165,10 +165,10 @@ fn who_waits_for_a_daemon_that_does_not_answer_goes_on_after_a_lazy_umount() {
         );
         assert!(waiting.join().unwrap().is_err());
     });
-    mount.signal(rustix::process::Signal::CONT);
-    mount.wait();
-    drop(mount);
-    let mut mount = Mount::start(&dir, &[]);
+    live.signal(rustix::process::Signal::CONT);
+    live.wait(Duration::from_secs(10));
+    drop(live);
+    let live = Live::start(&dir, &[]);
     assert_eq!(fs::read(dir.join(&kept)).unwrap(), b"kept");
-    mount.umount();
+    live.unmount();
 }

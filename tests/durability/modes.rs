@@ -4,23 +4,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::entries::{content, name, store};
-use crate::support::mount::{Mount, until};
+use crate::support::entries::{content, name};
+use crate::support::live::{Live, store, until};
 use rustix::process::Signal;
 
 /// A mount whose entries are written later, and the directory they are written to.
-fn asynchronous(folder: &Path) -> (Mount, PathBuf) {
+fn asynchronous(folder: &Path) -> (Live, PathBuf) {
     let backing = folder.join("backing");
     let option = backing.to_str().unwrap();
     let options = ["--backing", option, "--durability", "async"];
-    (Mount::start(&folder.join("cache"), &options), backing)
+    (Live::start(&folder.join("cache"), &options), backing)
 }
 
 #[test]
 fn async_an_entry_is_served_at_once_and_written_within_the_delay() {
-    let folder = crate::support::daemon::folder();
-    let (mut mount, backing) = asynchronous(folder.path());
-    let dir = &mount.dir().to_owned();
+    let folder = crate::support::live::folder();
+    let (live, backing) = asynchronous(folder.path());
+    let dir = live.dir();
     let entry = name("a.html", 1);
     store(dir, &entry, &content(1, 10_000)).unwrap();
     assert!(!backing.join(&entry).exists(), "it was not left for later");
@@ -30,37 +30,37 @@ fn async_an_entry_is_served_at_once_and_written_within_the_delay() {
         backing.join(&entry).exists()
     });
     assert_eq!(fs::read(backing.join(&entry)).unwrap(), content(1, 10_000));
-    mount.umount();
+    live.unmount();
 }
 
 #[test]
 fn async_what_a_program_has_flushed_is_written_by_the_rename() {
-    let folder = crate::support::daemon::folder();
-    let (mut mount, backing) = asynchronous(folder.path());
-    let dir = &mount.dir().to_owned();
+    let folder = crate::support::live::folder();
+    let (live, backing) = asynchronous(folder.path());
+    let dir = live.dir();
     let entry = name("a.html", 1);
     let temporary = dir.join(format!("{entry}.abcdefgh.tmp"));
     fs::write(&temporary, content(1, 10_000)).unwrap();
     fs::File::open(&temporary).unwrap().sync_all().unwrap();
     fs::rename(&temporary, dir.join(&entry)).unwrap();
     assert_eq!(fs::read(backing.join(&entry)).unwrap(), content(1, 10_000));
-    mount.umount();
+    live.unmount();
 }
 
 #[test]
 fn an_orderly_end_writes_everything_first() {
     for end in ["umount", "SIGTERM", "SIGINT", "external"] {
-        let folder = crate::support::daemon::folder();
+        let folder = crate::support::live::folder();
         let dir = folder.path().join("cache");
-        let mut mount = Mount::start(&dir, &["--durability", "async"]);
+        let mut live = Live::start(&dir, &["--durability", "async"]);
         let entry = name("a.html", 1);
         store(&dir, &entry, &content(1, 10_000)).unwrap();
         fs::write(dir.join("in-place"), b"written in place").unwrap();
         match end {
-            "SIGTERM" => mount.signal(Signal::TERM),
-            "SIGINT" => mount.signal(Signal::INT),
+            "SIGTERM" => live.signal(Signal::TERM),
+            "SIGINT" => live.signal(Signal::INT),
             "umount" => {
-                let ended = crate::support::mount::kidafs()
+                let ended = crate::support::live::kidafs()
                     .arg("umount")
                     .arg(&dir)
                     .status()
@@ -72,7 +72,7 @@ fn an_orderly_end_writes_everything_first() {
                 rustix::mount::unmount(&dir, flags).unwrap();
             }
         }
-        mount.wait();
+        live.wait(Duration::from_secs(20));
         assert_eq!(
             fs::read(dir.join(&entry)).unwrap(),
             content(1, 10_000),

@@ -13,9 +13,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::entries::{Random, content, files, name, store, stored_digest};
+use crate::support::entries::{Random, content, files, name, stored_digest};
+use crate::support::live::{Live, store};
 use crate::support::loopfs::{Kind, LoopFs, snapshot, snapshot_host};
-use crate::support::mount::Mount;
 use kidafs::tier::Digest;
 
 /// Each name's contents, in the order in which they were begun, and how many of them are acknowledged.
@@ -49,19 +49,19 @@ fn load(dir: &Path, thread: usize, journal: &Mutex<Journal>, going: &AtomicBool)
 /// Copies of the device, each with what was acknowledged before it was made and what was begun after.
 struct Copies {
     images: Vec<(PathBuf, Journal, Journal)>,
-    folder: crate::support::daemon::Folder,
+    folder: tempfile::TempDir,
     _host: LoopFs,
 }
 
 fn copies_under_load(kind: Kind, durability: &str, count: usize) -> Copies {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let bytes = kind.least_size();
     // Copies share what they have in common with the original.
     let host = snapshot_host(folder.path(), bytes * 2 + (1 << 30));
     let device = LoopFs::make(host.path(), kind, bytes);
     let backing = device.directory("backing");
     let dir = folder.path().join("cache");
-    let mut mount = Mount::start(
+    let live = Live::start(
         &dir,
         &[
             "--backing",
@@ -94,7 +94,7 @@ fn copies_under_load(kind: Kind, durability: &str, count: usize) -> Copies {
         }
         going.store(false, Ordering::Relaxed);
     });
-    mount.umount();
+    live.unmount();
     drop(device);
     assert!(images.last().unwrap().1.len() > 10, "next to no load");
     Copies {
@@ -110,7 +110,7 @@ fn mounted(copies: &Copies, kind: Kind, image: &Path) -> LoopFs {
 
 #[test]
 fn power_what_was_acknowledged_survives_a_power_cut() {
-    let count = crate::support::entries::size("KIDAFS_TEST_POWER_CUTS", 6);
+    let count = crate::support::live::size("KIDAFS_TEST_POWER_CUTS", 6);
     for kind in Kind::ON_A_DEVICE {
         let copies = copies_under_load(kind, "power", count);
         let mut checked = 0;
@@ -145,7 +145,7 @@ fn power_what_was_acknowledged_survives_a_power_cut() {
 
 #[test]
 fn crash_no_torn_entry_is_served_after_a_power_cut() {
-    let count = crate::support::entries::size("KIDAFS_TEST_POWER_CUTS", 6);
+    let count = crate::support::live::size("KIDAFS_TEST_POWER_CUTS", 6);
     for kind in Kind::ON_A_DEVICE {
         let copies = copies_under_load(kind, "crash", count);
         let (mut served, mut missing, mut damaged) = (0, 0, 0);
@@ -157,7 +157,7 @@ fn crash_no_torn_entry_is_served_after_a_power_cut() {
                 continue;
             }
             let again = copies.folder.path().join("again");
-            let mut mount = Mount::start(&again, &["--backing", backing.to_str().unwrap()]);
+            let live = Live::start(&again, &["--backing", backing.to_str().unwrap()]);
             for (name, (begun, _)) in after {
                 match fs::read(again.join(name)) {
                     Ok(bytes) => {
@@ -171,8 +171,8 @@ fn crash_no_torn_entry_is_served_after_a_power_cut() {
                     Err(_) => missing += usize::from(before.contains_key(name)),
                 }
             }
-            damaged += mount.stats().quarantined;
-            mount.umount();
+            damaged += live.stats().quarantined;
+            live.unmount();
         }
         println!(
             "{kind:?}: {served} served, {missing} missing, {damaged} set aside in {count} images"

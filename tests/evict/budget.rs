@@ -7,9 +7,9 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::support::entries::{Random, content, files, name, store};
+use crate::support::entries::{Random, content, files, name};
+use crate::support::live::{Live, store};
 use crate::support::loopfs::{Kind, LoopFs};
-use crate::support::mount::Mount;
 use kidafs::evict::Reason;
 use rustix::io::Errno;
 
@@ -52,14 +52,14 @@ fn used(path: &Path) -> u64 {
 
 #[test]
 fn four_writers_stay_within_the_budget_and_what_is_read_survives() {
-    let stores = crate::support::entries::size("KIDAFS_TEST_STORES", 16_000);
+    let stores = crate::support::live::size("KIDAFS_TEST_STORES", 16_000);
     let (budget, memory, staging) = (64 * MIB, 16 * MIB, 16 * MIB);
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     // A filesystem of its own tells at one instant what is allocated.
     let fs = LoopFs::make(folder.path(), Kind::Tmpfs, 512 * MIB);
     let backing = fs.directory("backing");
     let dir = folder.path().join("cache");
-    let mut mount = Mount::start(
+    let live = Live::start(
         &dir,
         &[
             "--backing",
@@ -98,7 +98,7 @@ fn four_writers_stay_within_the_budget_and_what_is_read_survives() {
             .iter_mut()
             .any(|child| child.try_wait().unwrap().is_none())
         {
-            let stats = mount.stats();
+            let stats = live.stats();
             most_used = most_used.max(used(fs.path()));
             most_counted = most_counted.max(stats.disk.bytes);
             std::thread::sleep(Duration::from_millis(20));
@@ -108,8 +108,8 @@ fn four_writers_stay_within_the_budget_and_what_is_read_survives() {
             assert!(child.wait().unwrap().success(), "a writer failed");
         }
     });
-    let stats = mount.stats();
-    let resident = mount.most_resident();
+    let stats = live.stats();
+    let resident = live.most_resident();
     println!(
         "{stores} stores: {} MiB counted and {} MiB allocated at the most, {} MiB resident at the most, {:?}",
         most_counted / MIB,
@@ -135,22 +135,22 @@ fn four_writers_stay_within_the_budget_and_what_is_read_survives() {
         stats.evictions.keys().collect::<Vec<_>>(),
         [&Reason::Budget]
     );
-    mount.umount();
+    live.unmount();
 }
 
 #[test]
 fn the_number_of_entries_is_limited_too() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
-    let mut mount = Mount::start(&dir, &["--max-entries", "100"]);
+    let live = Live::start(&dir, &["--max-entries", "100"]);
     for number in 0..1_000 {
-        store(&dir, &name(&format!("t{number}.html"), 1), b"small").unwrap();
-        assert!(mount.stats().disk.files <= 100);
+        store(&dir, &name(&format!("t{number}.html"), 1), &content(1, 700)).unwrap();
+        assert!(live.stats().disk.files <= 100);
     }
     // The youngest are there.
     let last = name("t999.html", 1);
-    assert_eq!(fs::read(dir.join(last)).unwrap(), b"small");
-    mount.umount();
+    assert_eq!(fs::read(dir.join(last)).unwrap(), content(1, 700));
+    live.unmount();
 }
 
 fn errno(error: &std::io::Error) -> Option<Errno> {
@@ -159,9 +159,9 @@ fn errno(error: &std::io::Error) -> Option<Errno> {
 
 #[test]
 fn beyond_the_staging_area_a_rename_fails_with_enospc_and_what_was_committed_stays() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
-    let mut mount = Mount::start(&dir, &["--staging", "1MiB", "--max-entry", "1MiB"]);
+    let live = Live::start(&dir, &["--staging", "1MiB", "--max-entry", "1MiB"]);
     let old = name("a.html", 1);
     store(&dir, &old, &content(1, 10_000)).unwrap();
     let mut staged = Vec::new();
@@ -175,7 +175,7 @@ fn beyond_the_staging_area_a_rename_fails_with_enospc_and_what_was_committed_sta
         }
         staged.push(file);
     }
-    assert!(mount.stats().staging.bytes <= MIB);
+    assert!(live.stats().staging.bytes <= MIB);
     assert_eq!(fs::read(dir.join(&old)).unwrap(), content(1, 10_000));
     // What gives its place back makes room.
     for number in 0..4 {
@@ -184,34 +184,34 @@ fn beyond_the_staging_area_a_rename_fails_with_enospc_and_what_was_committed_sta
     }
     drop(staged);
     // Once the kernel has forgotten the files, which it says a moment after they are closed.
-    crate::support::mount::until("there is room again", Duration::from_secs(20), || {
+    crate::support::live::until("there is room again", Duration::from_secs(20), || {
         store(&dir, &name("c.html", 1), &content(1, 300_000)).is_ok()
     });
-    mount.umount();
+    live.unmount();
     assert_eq!(crate::support::entries::names(&dir).len(), 2);
 }
 
 #[test]
 fn beyond_the_limit_of_one_entry_a_rename_fails_with_efbig() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
-    let mut mount = Mount::start(&dir, &["--max-entry", "100KiB"]);
+    let live = Live::start(&dir, &["--max-entry", "100KiB"]);
     let fits = name("fits.html", 1);
     store(&dir, &fits, &content(1, 100 << 10)).unwrap();
     let error = store(&dir, &name("large.html", 1), &content(1, (100 << 10) + 1)).unwrap_err();
     assert_eq!(errno(&error), Some(Errno::FBIG));
-    let stats = mount.stats();
+    let stats = live.stats();
     assert_eq!(stats.errors.get("EFBIG"), Some(&1));
     assert_eq!((stats.commits, stats.staging.bytes), (1, 0));
-    mount.umount();
+    live.unmount();
     assert_eq!(crate::support::entries::names(&dir), [fits]);
 }
 
 #[test]
 fn rewriting_the_one_large_entry_fits_a_budget_of_its_size() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
-    let mut mount = Mount::start(&dir, &["--max-size", "1MiB"]);
+    let live = Live::start(&dir, &["--max-size", "1MiB"]);
     let large = name("large.html", 1);
     for round in 0..5 {
         let bytes = content(round, 900_000);
@@ -222,5 +222,5 @@ fn rewriting_the_one_large_entry_fits_a_budget_of_its_size() {
     for _ in 0..20 {
         store(&dir, &name("a.html", random.next()), &content(1, 100_000)).unwrap();
     }
-    mount.umount();
+    live.unmount();
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::mount::{Mount, until};
+use crate::support::live::{Live, until};
 use kidafs::evict::Reason;
 
 fn edit(cache: &Path, templates: &Path, options: &[&str]) -> usize {
@@ -38,9 +38,9 @@ const SHORT: [&str; 6] = [
 
 #[test]
 fn a_day_of_edits_leaves_the_live_entries() {
-    let edits = crate::support::entries::size("KIDAFS_TEST_EDITS", 60);
+    let edits = crate::support::live::size("KIDAFS_TEST_EDITS", 60);
     let (templates, count) = (20, edits.to_string());
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let plain = folder.path().join("plain");
     let rendered = edit(
         &plain,
@@ -56,31 +56,31 @@ fn a_day_of_edits_leaves_the_live_entries() {
     );
 
     let dir = folder.path().join("cache");
-    let mut mount = Mount::start(&dir, &SHORT);
+    let live = Live::start(&dir, &SHORT);
     let rendered = edit(&dir, &folder.path().join("of-kidafs"), &["--edits", &count]);
     assert_eq!(rendered, templates * edits);
     let at_once = crate::support::entries::names(&dir).len();
     until(
-        "only the mount ones are left",
-        Duration::from_secs(20),
+        "only the live ones are left",
+        Duration::from_secs(90),
         || crate::support::entries::names(&dir).len() <= templates,
     );
     println!(
         "{edits} edits: {without} files in a plain directory, {at_once} here, then {templates}"
     );
-    let stats = mount.stats();
+    let stats = live.stats();
     assert_eq!(stats.commits, (templates * edits) as u64);
     assert_eq!(
         stats.evictions[&Reason::Superseded],
         (templates * (edits - 1)) as u64
     );
     assert_eq!(crate::support::entries::names(&dir).len(), templates);
-    mount.umount();
+    live.unmount();
 }
 
 #[test]
 fn two_roots_that_share_a_cache_and_are_both_in_use_lose_nothing() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
     // The grace has room for what a loaded machine makes of the pauses between two processes.
     let graces = [
@@ -91,15 +91,15 @@ fn two_roots_that_share_a_cache_and_are_both_in_use_lose_nothing() {
         "--sweep-interval",
         "500ms",
     ];
-    let mut mount = Mount::start(&dir, &graces);
+    let live = Live::start(&dir, &graces);
     let templates = folder.path().join("templates");
     let began = std::time::Instant::now();
     // Several graces long.
     while began.elapsed() < Duration::from_secs(10) {
         edit(&dir, &templates, &["--edits", "5", "--roots", "2"]);
     }
-    let stats = mount.stats();
+    let stats = live.stats();
     assert_eq!(stats.commits, 40, "each entry was compiled once");
     assert!(stats.evictions.is_empty(), "{:?}", stats.evictions);
-    mount.umount();
+    live.unmount();
 }

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::entries::{content, drafts, files, name, store};
+use crate::support::entries::{content, drafts, files, name};
+use crate::support::live::{Live, store, until};
 use crate::support::loopfs::{Kind, LoopFs};
-use crate::support::mount::{Mount, until};
 use kidafs::tier::Digest;
 use rustix::io::Errno;
 
@@ -18,22 +18,22 @@ const SIZE: u64 = 24 << 20;
 const BOTH: [Kind; 2] = [Kind::Ext4, Kind::Tmpfs];
 
 struct Small {
-    mount: Mount,
+    live: Live,
     backing: std::path::PathBuf,
     // Dropped after the daemon.
     fs: LoopFs,
-    folder: crate::support::daemon::Folder,
+    folder: tempfile::TempDir,
 }
 
 impl Small {
     fn new(kind: Kind, options: &[&str]) -> Self {
-        let folder = crate::support::daemon::folder();
+        let folder = crate::support::live::folder();
         let fs = LoopFs::make(folder.path(), kind, SIZE);
         let backing = fs.directory("backing");
         let dir = folder.path().join("cache");
         let options = [&["--backing", backing.to_str().unwrap()], options].concat();
         Self {
-            mount: Mount::start(&dir, &options),
+            live: Live::start(&dir, &options),
             backing,
             fs,
             folder,
@@ -41,7 +41,7 @@ impl Small {
     }
 
     fn dir(&self) -> &Path {
-        self.mount.dir()
+        self.live.dir()
     }
 
     /// Fills the filesystem to the last block by a file of somebody else's.
@@ -69,7 +69,7 @@ impl Small {
             assert_eq!(stored, Some(Digest::of(bytes)), "{name}");
         }
         assert_eq!(drafts(&self.backing), 0);
-        let stats = self.mount.stats();
+        let stats = self.live.stats();
         assert_eq!(stats.disk.files, on_disk.len() as u64);
         assert_eq!((stats.staging.bytes, stats.staging.files), (0, 0));
     }
@@ -94,7 +94,7 @@ fn when_the_disk_is_full_it_evicts_and_goes_on() {
                 assert_eq!(Digest::of(&read), Digest::of(&bytes));
             }
             small.assert_consistent();
-            let evicted: u64 = small.mount.stats().evictions.values().sum();
+            let evicted: u64 = small.live.stats().evictions.values().sum();
             assert!(evicted > 500, "{kind:?}: only {evicted} evicted");
         }
     }
@@ -114,7 +114,7 @@ fn when_nothing_can_be_evicted_a_store_gets_enospc_and_the_old_entry_stays() {
             assert_eq!(Digest::of(&read), Digest::of(&old), "{kind:?}");
         }
         small.assert_consistent();
-        assert!(small.mount.stats().errors["ENOSPC"] >= 3);
+        assert!(small.live.stats().errors["ENOSPC"] >= 3);
         // It recovers by itself.
         fs::remove_file(filler).unwrap();
         until("there is space again", Duration::from_secs(10), || {
@@ -134,7 +134,7 @@ fn with_async_durability_what_does_not_fit_waits_in_memory_and_is_written_later(
     store(small.dir(), &entry, &bytes).unwrap();
     // Longer than it may stay unwritten.
     until("it was tried", Duration::from_secs(15), || {
-        small.mount.log().contains("stays in memory")
+        small.live.log().contains("stays in memory")
     });
     assert_eq!(fs::read(small.dir().join(&entry)).unwrap(), bytes);
     fs::remove_file(filler).unwrap();
@@ -143,7 +143,7 @@ fn with_async_durability_what_does_not_fit_waits_in_memory_and_is_written_later(
     });
     assert_eq!(fs::read(small.backing.join(&entry)).unwrap(), bytes);
     until("staging is empty", Duration::from_secs(5), || {
-        small.mount.stats().staging.files == 0
+        small.live.stats().staging.files == 0
     });
     small.assert_consistent();
 }

@@ -5,12 +5,12 @@ use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::entries::{content, name, store};
-use crate::support::mount::{Mount, until};
+use crate::support::entries::{content, name};
+use crate::support::live::{Live, store, until};
 use kidafs::evict::Reason;
 
 /// Has the two entries of one template, the first one superseded for longer than the grace.
-fn with_a_superseded_entry(dir: &Path, options: &[&str]) -> (Mount, String, String) {
+fn with_a_superseded_entry(dir: &Path, options: &[&str]) -> (Live, String, String) {
     let all = [
         &[
             "--sample",
@@ -22,41 +22,42 @@ fn with_a_superseded_entry(dir: &Path, options: &[&str]) -> (Mount, String, Stri
         ],
         options,
     ];
-    let mount = Mount::start(dir, &all.concat());
+    let live = Live::start(dir, &all.concat());
     let (old, new) = (name("a.html", 1), name("a.html", 2));
     store(dir, &old, &content(1, 10_000)).unwrap();
     store(dir, &new, &content(2, 10_000)).unwrap();
-    (mount, old, new)
+    (live, old, new)
 }
 
-fn sweep_until_gone(mount: &Mount, path: &Path) {
+fn sweep_until_gone(live: &Live) {
     until("it is evicted", Duration::from_secs(20), || {
-        mount.ask_to_sweep();
-        !path.exists()
+        live.ask_to_sweep();
+        // Not asked of the mount: a look-up is a use.
+        live.stats().evictions.contains_key(&Reason::Superseded)
     });
 }
 
 #[test]
 fn an_evicted_entry_is_missed_at_once() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
-    let (mut mount, old, new) = with_a_superseded_entry(&dir, &["--sample", "90ms"]);
+    let (live, old, new) = with_a_superseded_entry(&dir, &["--sample", "90ms"]);
     assert!(fs::read(dir.join(&old)).is_ok());
-    sweep_until_gone(&mount, &dir.join(&old));
+    sweep_until_gone(&live);
     let error = fs::read(dir.join(&old)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(fs::read(dir.join(&new)).unwrap(), content(2, 10_000));
     assert_eq!(crate::support::entries::names(&dir), [new]);
-    assert_eq!(mount.stats().evictions[&Reason::Superseded], 1);
-    mount.umount();
+    assert_eq!(live.stats().evictions[&Reason::Superseded], 1);
+    live.unmount();
 }
 
 #[test]
 fn a_name_that_the_kernel_has_cached_is_gone_with_its_entry() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
     // Names are cached for an hour, and the budget does not care.
-    let mut mount = Mount::start(
+    let live = Live::start(
         &dir,
         &[
             "--sample",
@@ -78,26 +79,26 @@ fn a_name_that_the_kernel_has_cached_is_gone_with_its_entry() {
         )
         .unwrap();
     }
-    assert_eq!(mount.stats().evictions[&Reason::Budget], 1);
+    assert_eq!(live.stats().evictions[&Reason::Budget], 1);
     until("the name is gone", Duration::from_secs(5), || {
         fs::read(dir.join(&first)).is_err_and(|error| error.kind() == ErrorKind::NotFound)
     });
-    mount.umount();
+    live.unmount();
 }
 
 #[test]
 fn a_file_that_is_open_stays_readable_after_it_was_evicted() {
     for memory in ["64MiB", "0"] {
-        let folder = crate::support::daemon::folder();
+        let folder = crate::support::live::folder();
         let dir = folder.path().join("cache");
-        let (mut mount, old, _) = with_a_superseded_entry(&dir, &["--memory", memory]);
+        let (live, old, _) = with_a_superseded_entry(&dir, &["--memory", memory]);
         let mut open = File::open(dir.join(&old)).unwrap();
         let gone = || {
             let listed = crate::support::entries::names(&dir);
             !listed.contains(&old)
         };
         until("it is evicted", Duration::from_secs(20), || {
-            mount.ask_to_sweep();
+            live.ask_to_sweep();
             gone()
         });
         // Nothing of it is in the page cache.
@@ -112,15 +113,15 @@ fn a_file_that_is_open_stays_readable_after_it_was_evicted() {
         // Its name is free for another.
         store(&dir, &old, &content(3, 2_000)).unwrap();
         assert_eq!(fs::read(dir.join(&old)).unwrap(), content(3, 2_000));
-        mount.umount();
+        live.unmount();
     }
 }
 
 #[test]
 fn the_counters_agree_with_what_was_done() {
-    let folder = crate::support::daemon::folder();
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
-    let mut mount = Mount::start(&dir, &[]);
+    let live = Live::start(&dir, &[]);
     for number in 0..20 {
         store(
             &dir,
@@ -137,7 +138,7 @@ fn the_counters_agree_with_what_was_done() {
     }
     let staged = dir.join(format!("{}.abcdefgh.tmp", name("staged.html", 1)));
     fs::write(&staged, b"12345").unwrap();
-    let stats = mount.stats();
+    let stats = live.stats();
     assert_eq!(stats.commits, 20);
     assert_eq!(stats.commit_latency.count(), 20);
     assert_eq!((stats.disk.files, stats.disk.bytes), (13, 13 * 8_192));
@@ -155,5 +156,5 @@ fn the_counters_agree_with_what_was_done() {
         13 * 8_192,
         "df"
     );
-    mount.umount();
+    live.unmount();
 }

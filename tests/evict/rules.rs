@@ -145,9 +145,9 @@ fn what_is_neither_committed_nor_looked_up_for_max_age_goes() {
     assert!(core.look_up(&used));
     core.clock.advance(DAY);
     let gone = core.sweep();
-    let expected = [(idle, Reason::Expired), (other, Reason::Expired)];
-    assert_eq!(gone, BTreeSet::from(expected));
-    assert_eq!(crate::support::entries::names(dir.path()), [used]);
+    assert_eq!(gone, one(&idle, Reason::Expired));
+    // What is no entry stays for good.
+    assert_eq!(crate::support::entries::names(dir.path()), [used, other]);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn entries_of_a_version_that_nobody_uses_go_while_another_is_in_use() {
     assert!(core.look_up(&own));
     assert!(core.sweep().is_empty());
     core.clock.advance(HOUR);
-    assert_eq!(core.sweep(), one(&foreign, Reason::Foreign));
+    assert_eq!(core.sweep(), one(&foreign, Reason::ForeignVersion));
     // When no version is in use, none is foreign.
     core.clock.advance(8 * DAY);
     assert!(core.sweep().is_empty());
@@ -272,8 +272,10 @@ fn when_the_budget_is_crossed_the_least_recently_used_go_first() {
     }
     core.clock.advance(Duration::from_secs(1));
     core.store(&name(100));
+    assert!(core.vfs.stats().disk.files <= 100);
+    // One has left for one that came; the rest is the sweeper's, which was asked.
+    core.vfs.sweep();
     let stats = core.vfs.stats();
-    assert!(stats.disk.files <= 100);
     let gone = stats.evictions[&Reason::Budget];
     // Down to nine tenths, so that the next commit does not evict again.
     assert!((10..=12).contains(&gone), "{gone} evicted");

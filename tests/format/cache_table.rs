@@ -4,9 +4,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::support::entries::names;
 use kidafs::clock::{ManualClock, SystemClock};
 use kidafs::format::{Engine, Entry, Format, NameError, Pattern, hash_source};
 use kidafs::kida::{BytecodeCache, DEFAULT_MAX_AGE, Parts, SetError, Stats, Stored};
@@ -27,6 +27,15 @@ fn cache() -> (TempDir, BytecodeCache) {
 
 fn hash() -> String {
     hash_source("source")
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let listing = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = listing
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 fn write(cache: &BytecodeCache, bytes: &[u8]) -> std::path::PathBuf {

@@ -1,5 +1,7 @@
 //! Running the binary on plain directories.
 
+// Each test file uses a part of it.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -7,12 +9,48 @@ use std::time::{Duration, SystemTime};
 use assert_cmd::Command;
 use tempfile::TempDir;
 
-use super::entries::names;
+/// `marshal.dumps(compile("def render(ctx):\n    return 'hello ' + ctx['name']\n", "page.html", "exec"))`
+/// of CPython 3.14, in hex.
+const CODE: &str = "e30000000000000000000000000100000000000000f30c0000008000520017007400520123002902630100\
+000000000000000000000300000003000000f32200000080005200560052012c1a000000000000000000002c0000000000000000000000\
+230029027a0668656c6c6f20da046e616d65a9002901da03637478730100000026da09706167652e68746d6cda0672656e646572720700\
+00000100000073110000008000d80b1390639826956bd50b21d00421f3000000004e290172070000007204000000720800000072060000\
+00da083c6d6f64756c653e720900000001000000730a000000f003010101f4020101227208000000";
+
+/// `pickle.dumps(['x', 1], 4)`.
+pub(crate) const PICKLE: &[u8] = b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x5d\x94\x28\x8c\x01x\x94K\x01e.";
+
+/// A marshalled code object.
+pub(crate) fn code() -> Vec<u8> {
+    (0..CODE.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&CODE[at..at + 2], 16).expect("the text above is hex"))
+        .collect()
+}
+
+/// A v2 entry: code and a syntax tree.
+pub(crate) fn v2() -> Vec<u8> {
+    let code = code();
+    let mut entry = b"\0KDA".to_vec();
+    entry.extend(
+        u32::try_from(code.len())
+            .expect("it is short")
+            .to_le_bytes(),
+    );
+    entry.extend(code);
+    entry.extend(PICKLE);
+    entry
+}
 
 /// The binary, without any option from this machine's files or this process's variables.
 pub(crate) fn kidafs(arguments: &[&str]) -> Command {
-    let mut command = Command::from_std(super::mount::kidafs());
-    command.args(arguments);
+    let mut command = Command::cargo_bin("kidafs").expect("cargo builds it for the tests");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KIDAFS_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("KIDAFS_CONFIG", "/dev/null").args(arguments);
     command
 }
 
@@ -100,6 +138,14 @@ impl Cache {
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        names(self.path())
+        let mut names: Vec<_> = fs::read_dir(self.path())
+            .expect("the folder can be read")
+            .map(|entry| {
+                let name = entry.expect("the folder can be read").file_name();
+                name.into_string().expect("names are UTF-8")
+            })
+            .collect();
+        names.sort();
+        names
     }
 }

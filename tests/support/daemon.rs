@@ -14,7 +14,6 @@ use fuser::{
 use kidafs::daemon::mount::{self, MountOptions, Mounted};
 use kidafs::daemon::mountinfo;
 use kidafs::daemon::unmount::{UnmountError, Unmounted, unmount};
-use rustix::process::Pid;
 
 const ROOT: u64 = 1;
 const PRIVATE: u64 = 2;
@@ -178,13 +177,6 @@ pub(crate) fn folder() -> Folder {
 /// Whether `dir`, a path free of symbolic links, is the root of a mount, dead or alive.
 pub(crate) fn is_mount_root(dir: &Path) -> bool {
     mountinfo::top(&mountinfo::read().unwrap(), dir).is_some()
-}
-
-/// The process that started this one.
-pub(crate) fn parent_of(pid: Pid) -> Pid {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-    Pid::from_raw(parent.unwrap().trim().parse().unwrap()).unwrap()
 }
 
 /// What a test and the daemon it started, a process of its own, tell each other. The daemon is this

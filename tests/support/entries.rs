@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use kidafs::tier::Digest;
 
@@ -15,9 +13,6 @@ const CODE: &str = "e30000000000000000000000000100000000000000f30c00000080005200
 230029027a0668656c6c6f20da046e616d65a9002901da03637478730100000026da09706167652e68746d6cda0672656e646572720700\
 00000100000073110000008000d80b1390639826956bd50b21d00421f3000000004e290172070000007204000000720800000072060000\
 00da083c6d6f64756c653e720900000001000000730a000000f003010101f4020101227208000000";
-
-/// `pickle.dumps(['x', 1], 4)`.
-pub(crate) const PICKLE: &[u8] = b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x5d\x94\x28\x8c\x01x\x94K\x01e.";
 
 /// A fast generator of numbers that look random: SplitMix64, by Sebastiano Vigna.
 #[derive(Debug, Clone)]
@@ -43,27 +38,12 @@ pub(crate) fn name(template: &str, source: u64) -> String {
     format!("__kida_py314_{template}_{source:016x}.pyc")
 }
 
-/// A marshalled code object.
-pub(crate) fn code() -> Vec<u8> {
-    let digits = (0..CODE.len()).step_by(2);
-    digits
-        .map(|at| u8::from_str_radix(&CODE[at..at + 2], 16).unwrap())
-        .collect()
-}
-
-/// A v2 entry: code and a syntax tree.
-pub(crate) fn v2() -> Vec<u8> {
-    let code = code();
-    let mut entry = b"\0KDA".to_vec();
-    entry.extend(u32::try_from(code.len()).unwrap().to_le_bytes());
-    entry.extend(code);
-    entry.extend(PICKLE);
-    entry
-}
-
 /// A well-formed v2 entry of `size` bytes (600 at least), different for each `seed`.
 pub(crate) fn content(seed: u64, size: usize) -> Vec<u8> {
-    let code = code();
+    let code: Vec<u8> = (0..CODE.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&CODE[at..at + 2], 16).unwrap())
+        .collect();
     let mut entry = b"\0KDA".to_vec();
     entry.extend(u32::try_from(code.len()).unwrap().to_le_bytes());
     entry.extend(code);
@@ -126,27 +106,4 @@ pub(crate) fn assert_no_temporary_file(dir: &Path) {
 /// Files that the daemon began in its private folder of a backing directory.
 pub(crate) fn drafts(backing: &Path) -> usize {
     fs::read_dir(backing.join(".kidafs/tmp")).map_or(0, Iterator::count)
-}
-
-/// A number from the environment: the full size of a test that is smaller by default.
-pub(crate) fn size(variable: &str, default: usize) -> usize {
-    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
-}
-
-/// Writes a file as the engine does: a temporary file beside it, then a rename.
-pub(crate) fn store(dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let temporary = dir.join(format!("{name}.{}.tmp", unique()));
-    let stored =
-        fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, dir.join(name)));
-    if stored.is_err() {
-        // As the engine: what cannot be removed is not its problem.
-        let _ = fs::remove_file(&temporary);
-    }
-    stored
-}
-
-/// Eight letters and digits that no other call in this process has had.
-fn unique() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("{:08x}", NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -1,4 +1,6 @@
 //! A real mount: the binary itself, on a directory of its own, ended and removed on drop.
+//!
+//! Needs `support::daemon` beside it, whose [`Folder`] detaches what a failed test left mounted.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,11 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use kidafs::daemon::mountinfo;
 use kidafs::stats::Stats;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::daemon::{Folder, folder};
@@ -58,10 +58,7 @@ pub(crate) struct Mount {
     daemon: Daemon,
     dir: PathBuf,
     backing: Option<PathBuf>,
-    /// The directory that was mounted over; none if the test keeps its filesystem free to be unmounted.
-    beneath: Option<OwnedFd>,
-    /// The identity of the mount in the kernel's table.
-    id: u64,
+    beneath: OwnedFd,
     folder: Folder,
 }
 
@@ -82,7 +79,7 @@ impl Mount {
         let dir = folder.path().join("cache");
         fs::create_dir(&dir).unwrap();
         prepare(&dir);
-        Self::serve(folder, dir, None, options)
+        Self::start(folder, dir, None, options)
     }
 
     /// As [`Mount::backed`]; `prepare` is given the backing directory before it is served.
@@ -93,39 +90,16 @@ impl Mount {
         fs::create_dir(&dir).unwrap();
         fs::create_dir(&backing).unwrap();
         prepare(&backing);
-        Self::serve(folder, dir, Some(backing), options)
+        Self::start(folder, dir, Some(backing), options)
     }
 
     /// Mounts over `dir`, which exists, wherever it is; with `backing` that is the backing directory.
     pub(crate) fn over(dir: &Path, backing: Option<&Path>, options: &[&str]) -> Self {
         let dir = dir.canonicalize().unwrap();
-        Self::serve(folder(), dir, backing.map(Path::to_owned), options)
+        Self::start(folder(), dir, backing.map(Path::to_owned), options)
     }
 
-    /// Serves `dir`, which need not exist and has no symbolic links in its path. The directory beneath is not kept
-    /// open: what it is on can be unmounted. `options` may name a backing directory.
-    pub(crate) fn start(dir: &Path, options: &[&str]) -> Self {
-        match Self::try_start(dir, options) {
-            Ok(mount) => mount,
-            Err(said) => panic!("{} is not served: {said}", dir.display()),
-        }
-    }
-
-    /// The same; the error is what the command said.
-    pub(crate) fn try_start(dir: &Path, options: &[&str]) -> Result<Self, String> {
-        let folder = folder();
-        let daemon = Daemon::try_start(dir, None, &folder.path().join("log"), options)?;
-        Ok(Self {
-            daemon,
-            dir: dir.to_owned(),
-            backing: None,
-            beneath: None,
-            id: id(dir),
-            folder,
-        })
-    }
-
-    fn serve(folder: Folder, dir: PathBuf, backing: Option<PathBuf>, options: &[&str]) -> Self {
+    fn start(folder: Folder, dir: PathBuf, backing: Option<PathBuf>, options: &[&str]) -> Self {
         // Opened before it is mounted over, so that it stays the plain directory.
         let plain = backing.as_deref().unwrap_or(&dir);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -134,10 +108,9 @@ impl Mount {
         let daemon = Daemon::start(&dir, backing.as_deref(), &log, options);
         Self {
             daemon,
-            backing,
-            beneath: Some(beneath),
-            id: id(&dir),
             dir,
+            backing,
+            beneath,
             folder,
         }
     }
@@ -155,16 +128,15 @@ impl Mount {
     /// The backing directory, as it is beneath the mount if it is mounted over. A path that
     /// processes started by the test can use as well, as long as this guard lives. What it names
     /// itself is a symbolic link: follow it.
-    ///
-    /// # Panics
-    /// After [`Mount::start`]: that does not keep it open.
     pub(crate) fn backing(&self) -> PathBuf {
-        match (&self.backing, &self.beneath) {
-            (Some(path), _) => path.clone(),
-            (None, Some(beneath)) => {
-                format!("/proc/{}/fd/{}", std::process::id(), beneath.as_raw_fd()).into()
-            }
-            (None, None) => panic!("the directory beneath is not kept open"),
+        match &self.backing {
+            Some(path) => path.clone(),
+            None => format!(
+                "/proc/{}/fd/{}",
+                std::process::id(),
+                self.beneath.as_raw_fd()
+            )
+            .into(),
         }
     }
 
@@ -173,7 +145,7 @@ impl Mount {
         self.folder.path()
     }
 
-    /// What `kidafs mount` has said, and the daemon logged until now.
+    /// What the daemon has logged until now.
     pub(crate) fn log(&self) -> String {
         self.daemon.log()
     }
@@ -197,50 +169,6 @@ impl Mount {
         self.daemon.signal(signal);
     }
 
-    /// Asks for a sweep, as `kidafs sweep` does.
-    pub(crate) fn ask_to_sweep(&self) {
-        self.signal(Signal::USR1);
-    }
-
-    /// Bytes of the daemon's memory that are resident.
-    pub(crate) fn resident(&self) -> u64 {
-        self.daemon.status_bytes("VmRSS:")
-    }
-
-    /// The most that were ever resident.
-    pub(crate) fn most_resident(&self) -> u64 {
-        self.daemon.status_bytes("VmHWM:")
-    }
-
-    /// Kills the daemon as it is. The mount stays behind, dead; false if the daemon could not die before
-    /// the mount was given up.
-    ///
-    /// A notice of new content waits for the page that a program is reading at that moment, and cannot be
-    /// killed (`fuse_notify_store` in fs/fuse/dev.c).
-    pub(crate) fn kill(&mut self) -> bool {
-        self.signal(Signal::KILL);
-        if self.daemon.ends_within(Duration::from_secs(2)) {
-            return true;
-        }
-        done(kidafs().args(["umount", "--lazy"]).arg(&self.dir));
-        self.wait();
-        false
-    }
-
-    /// Detaches the mount, so that the directory beneath is seen.
-    pub(crate) fn detach(&self) {
-        let table = mountinfo::read().unwrap();
-        if mountinfo::top(&table, &self.dir).is_none_or(|mount| mount.id != self.id) {
-            return;
-        }
-        if rustix::mount::unmount(&self.dir, UnmountFlags::DETACH).is_err() {
-            let _ = Command::new("fusermount3")
-                .args(["-u", "-z"])
-                .arg(&self.dir)
-                .status();
-        }
-    }
-
     /// Kills the daemon and returns once it is dead. The mount stays, and fails with ENOTCONN.
     pub(crate) fn kill9(&mut self) {
         self.signal(Signal::KILL);
@@ -249,11 +177,7 @@ impl Mount {
 
     /// Returns once the daemon has ended.
     pub(crate) fn wait(&mut self) {
-        assert!(
-            self.daemon.ends_within(SOON),
-            "it has not ended: {:#?}",
-            self.daemon.threads()
-        );
+        assert!(self.daemon.ends_within(SOON), "it has not ended");
     }
 
     /// `kidafs umount`, which returns once the daemon has ended. The directory stays.
@@ -264,12 +188,7 @@ impl Mount {
         wait_for("the unmount", || {
             let output = kidafs().arg("umount").arg(&self.dir).output().unwrap();
             let said = text(&output);
-            let busy = said.contains("in use");
-            assert!(
-                output.status.success() || busy,
-                "{said}{:#?}",
-                self.daemon.threads()
-            );
+            assert!(output.status.success() || said.contains("in use"), "{said}");
             output.status.success().then_some(())
         });
         assert!(self.daemon.ends_within(Duration::ZERO), "umount waits");
@@ -296,21 +215,7 @@ impl Mount {
         assert!(self.daemon.ends_within(Duration::ZERO), "it is mounted");
         let log = self.folder.path().join("log");
         self.daemon = Daemon::start(&self.dir, self.backing.as_deref(), &log, options);
-        self.id = id(&self.dir);
     }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        self.daemon.end();
-        self.detach();
-    }
-}
-
-/// The identity of the mount that is seen on `dir`; the daemon may be dead by now, so nothing of it is asked.
-fn id(dir: &Path) -> u64 {
-    let table = mountinfo::read().unwrap();
-    mountinfo::top(&table, dir).map_or(0, |mount| mount.id)
 }
 
 /// What the daemon on `dir` tells about itself now.
@@ -324,42 +229,25 @@ pub(crate) fn stats(dir: &Path) -> Stats {
 struct Daemon {
     pid: Pid,
     process: OwnedFd,
-    /// What the command said before the mount answered; then the log begins.
-    said: String,
     log: PathBuf,
 }
 
 impl Daemon {
     /// Runs `kidafs mount`, which returns when the mount answers.
     fn start(dir: &Path, backing: Option<&Path>, log: &Path, options: &[&str]) -> Self {
-        Self::try_start(dir, backing, log, options)
-            .unwrap_or_else(|said| panic!("{options:?}: {said}"))
-    }
-
-    /// The same; the error is what the command said.
-    fn try_start(
-        dir: &Path,
-        backing: Option<&Path>,
-        log: &Path,
-        options: &[&str],
-    ) -> Result<Self, String> {
         let mut command = kidafs();
         command.arg("mount").arg("--log-file").arg(log);
         if let Some(backing) = backing {
             command.arg("--backing").arg(backing);
         }
-        let output = command.args(options).arg(dir).output().unwrap();
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
+        done(command.args(options).arg(dir));
         let pid = fs::read_to_string(dir.join(".kidafs/pid")).unwrap();
         let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
-        Ok(Self {
+        Self {
             pid,
             process: rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap(),
-            said: String::from_utf8_lossy(&output.stderr).into_owned(),
             log: log.to_owned(),
-        })
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -372,45 +260,18 @@ impl Daemon {
     }
 
     fn log(&self) -> String {
-        let logged = fs::read_to_string(&self.log).unwrap_or_default();
-        format!("{}{logged}", self.said)
-    }
-
-    fn status_bytes(&self, key: &str) -> u64 {
-        let status = format!("/proc/{}/status", self.pid.as_raw_nonzero());
-        let status = fs::read_to_string(status).unwrap();
-        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
-        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kib * 1024
-    }
-
-    /// What each of its threads waits for in the kernel, for the report of a failure.
-    fn threads(&self) -> Vec<String> {
-        let tasks = format!("/proc/{}/task", self.pid.as_raw_nonzero());
-        let tasks = fs::read_dir(tasks).into_iter().flatten().flatten();
-        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
-        tasks
-            .map(|task| {
-                let name = read(task.path().join("comm"));
-                format!("{}: {}", name.trim(), read(task.path().join("wchan")))
-            })
-            .collect()
-    }
-
-    fn end(&self) {
-        if !self.ends_within(Duration::ZERO) {
-            self.signal(Signal::TERM);
-            if !self.ends_within(Duration::from_secs(5)) {
-                self.signal(Signal::KILL);
-                self.ends_within(Duration::from_secs(10));
-            }
-        }
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        self.end();
+        if !self.ends_within(Duration::ZERO) {
+            self.signal(Signal::TERM);
+            if !self.ends_within(Duration::from_secs(5)) {
+                self.signal(Signal::KILL);
+            }
+        }
         let log = self.log();
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{log}");
@@ -440,25 +301,13 @@ pub(crate) fn wait_until_unmounted(dir: &Path) {
 
 /// Waits for something that no event tells of, such as what a daemon does by itself: asks every few
 /// milliseconds, and fails if it does not come soon.
-pub(crate) fn wait_for<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
-    wait_within(what, SOON, ask)
-}
-
-/// The same for what is either so or not, with a limit.
-pub(crate) fn until(what: &str, limit: Duration, mut so: impl FnMut() -> bool) {
-    wait_within(what, limit, || so().then_some(()));
-}
-
-fn wait_within<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + limit;
+pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + SOON;
     loop {
         if let Some(found) = ask() {
             return found;
         }
-        assert!(
-            Instant::now() < end,
-            "{what}: it has not come within {limit:?}"
-        );
+        assert!(Instant::now() < end, "{what}: it has not come");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::alone;
 use crate::support::entries::{content, name};
-use crate::support::mount::{Mount, until};
+use crate::support::live::{Live, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -36,8 +36,8 @@ fn hit(dir: &Path, names: &[String]) -> Duration {
 #[test]
 fn a_hundred_thousand_entries_are_no_burden() {
     let _alone = alone();
-    let count = crate::support::entries::size("KIDAFS_TEST_ENTRIES", 30_000);
-    let folder = crate::support::daemon::folder();
+    let count = crate::support::live::size("KIDAFS_TEST_ENTRIES", 30_000);
+    let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
     fs::create_dir(&dir).unwrap();
     fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
@@ -46,31 +46,31 @@ fn a_hundred_thousand_entries_are_no_burden() {
         fs::write(dir.join(name(&format!("t{number}.html"), 1)), &bytes).unwrap();
     }
     let began = Instant::now();
-    let mut mount = Mount::start(&dir, &["--max-entries", "200000", "--sweep-interval", "1h"]);
+    let live = Live::start(&dir, &["--max-entries", "200000", "--sweep-interval", "1h"]);
     let mounted = began.elapsed();
-    let after_mount = mount.resident();
-    assert_eq!(mount.stats().disk.files, count as u64);
+    let after_mount = live.resident();
+    assert_eq!(live.stats().disk.files, count as u64);
 
     let hot: Vec<String> = (0..200)
         .map(|number| name(&format!("t{number}.html"), 1))
         .collect();
     hit(&dir, &hot);
     let alone = median((0..50).map(|_| hit(&dir, &hot)).collect());
-    let sweeps = |mount: &Mount| mount.stats().sweeps;
-    let (before, began) = (sweeps(&mount), Instant::now());
-    mount.ask_to_sweep();
+    let sweeps = |live: &Live| live.stats().sweeps;
+    let (before, began) = (sweeps(&live), Instant::now());
+    live.ask_to_sweep();
     let mut during = Vec::new();
     until("the sweep is done", Duration::from_secs(30), || {
         during.push(hit(&dir, &hot));
-        sweeps(&mount) > before
+        sweeps(&live) > before
     });
     let swept = began.elapsed();
     // Every entry's inode is known to the kernel.
     for entry in fs::read_dir(&dir).unwrap() {
         entry.unwrap().metadata().unwrap();
     }
-    let stats = mount.stats();
-    let overhead = mount.most_resident() - stats.memory.bytes;
+    let stats = live.stats();
+    let overhead = live.most_resident() - stats.memory.bytes;
     let during = median(during);
     println!(
         "{count} entries: mounted in {mounted:?}, {} MiB resident then, {} MiB beside content at the most, \
@@ -85,5 +85,5 @@ fn a_hundred_thousand_entries_are_no_burden() {
     assert!(overhead < limit * MIB, "{overhead}");
     assert!(during < 2 * alone, "{during:?} during a sweep");
     assert_eq!(stats.evictions.len(), 0);
-    mount.umount();
+    live.unmount();
 }

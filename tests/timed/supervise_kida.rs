@@ -10,7 +10,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::alone;
-use crate::support::daemon::{folder, is_mount_root, parent_of};
+use crate::support::daemon::{folder, is_mount_root};
 use crate::support::python::python;
 use assert_cmd::cargo::cargo_bin;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -71,6 +71,12 @@ impl Supervised {
 
 fn limit(time: Duration) -> Timespec {
     Timespec::try_from(time).unwrap()
+}
+
+fn parent_of(pid: Pid) -> Pid {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    Pid::from_raw(parent.unwrap().trim().parse().unwrap()).unwrap()
 }
 
 /// One of the clients in `tests/python`.

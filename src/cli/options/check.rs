@@ -15,12 +15,16 @@ const MOST_THREADS: usize = 256;
 
 type Origins = BTreeMap<&'static str, Origin>;
 
-/// Lowers a default that somebody's value contradicts: an entry has to fit the staging area and the
-/// budget.
+/// Changes a default that somebody's value contradicts: an entry has to fit the staging area and the
+/// budget, and its use has to be noticed before it is found to be out of date.
 pub(super) fn settle(config: &mut Config, origins: &Origins) {
     if !origins.contains_key("max-entry") {
         let limit = config.staging.min(config.max_size);
         config.max_entry = config.max_entry.min(limit);
+    }
+    if !origins.contains_key("superseded-grace") {
+        let noticed = config.sample.saturating_mul(2);
+        config.superseded_grace = config.superseded_grace.map(|grace| grace.max(noticed));
     }
 }
 
@@ -56,6 +60,7 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Result<(), OptionErro
     }
     let ages = [
         ("superseded-grace", config.superseded_grace),
+        ("orphaned-grace", config.orphaned_grace),
         ("foreign-age", config.foreign_age),
         ("max-age", config.max_age),
     ];

@@ -110,7 +110,7 @@ macro_rules! switch {
 }
 
 /// Every option of a mount, in the order of the help.
-pub(crate) static KEYS: [Key; 23] = [
+pub(crate) static KEYS: [Key; 24] = [
     Key {
         name: BACKING,
         value_name: Some("DIR"),
@@ -160,7 +160,12 @@ pub(crate) static KEYS: [Key; 23] = [
     age!(
         "superseded-grace",
         superseded_grace,
-        "Evict an old source of a template when it was not looked up for so long since the new one came; or off"
+        "Evict what its source has outdated when it was not looked up for so long since (12 times as long where the source cannot be seen); or off"
+    ),
+    age!(
+        "orphaned-grace",
+        orphaned_grace,
+        "Evict what has lost its source when it was not looked up for so long since; or off"
     ),
     age!(
         "foreign-age",
@@ -177,8 +182,8 @@ pub(crate) static KEYS: [Key; 23] = [
         keep_free,
         value::keep_free,
         value::show_keep_free,
-        Some("SIZE|%"),
-        "Free space left on the backing filesystem"
+        Some("SIZE|%|auto"),
+        "Free space left on the backing filesystem; auto is the smaller of 5% and 1GiB"
     ),
     key!(
         "sweep-interval",

@@ -237,25 +237,5 @@ pub(crate) fn arguments(resolved: &ResolvedConfig) -> Vec<OsString> {
     arguments
 }
 
-/// The configuration of a daemon that tells its settings, perhaps one of another version: an option
-/// that one of the two does not know keeps its default.
-///
-/// # Errors
-/// When a value cannot be read.
-pub(crate) fn config_of(settings: &BTreeMap<String, Setting>) -> Result<Config, OptionError> {
-    let mut config = Config::default();
-    for key in &KEYS {
-        if let Some(setting) = settings.get(key.name).filter(|s| !s.value.is_empty()) {
-            let given = Given {
-                name: key.name,
-                value: OsString::from(&setting.value),
-                origin: setting.origin.clone(),
-            };
-            apply(&mut config, key, &given)?;
-        }
-    }
-    Ok(config)
-}
-
 #[cfg(test)]
 mod tests;

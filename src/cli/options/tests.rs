@@ -100,6 +100,7 @@ fn every_layer_sets_every_option() {
         ("max-entry", "1MiB"),
         ("max-age", "2d"),
         ("superseded-grace", "off"),
+        ("orphaned-grace", "4h"),
         ("foreign-age", "3d"),
         ("stale-temp", "2h"),
         ("keep-free", "7.5%"),
@@ -289,8 +290,8 @@ fn impossible_combinations_are_refused() {
             "max-entry 2MiB (from command line) is larger than max-size 1MiB (from mount option -o)",
         ),
         (
-            &["--sample=1h"],
-            "sample 1h (from command line) is not shorter than superseded-grace 1h (from default)",
+            &["--sample=1h", "--superseded-grace=1h"],
+            "sample 1h (from command line) is not shorter than superseded-grace 1h (from command line)",
         ),
         (
             &["--max-age=10s"],

@@ -108,10 +108,13 @@ pub(super) fn show_age(age: Option<Duration>) -> String {
 /// A size or a percentage.
 pub(super) fn keep_free(text: &str) -> Result<KeepFree, Problem> {
     let text = text.trim();
+    if text == "auto" {
+        return Ok(KeepFree::Auto);
+    }
     let Some(number) = text.strip_suffix('%') else {
         return size(text).map(KeepFree::Bytes).map_err(|problem| {
             if problem == SIZE_HELP {
-                "is neither a size nor a percentage; write 5% or 2GiB".to_owned()
+                "is neither a size nor a percentage nor auto; write 5% or 2GiB".to_owned()
             } else {
                 problem
             }
@@ -122,13 +125,14 @@ pub(super) fn keep_free(text: &str) -> Result<KeepFree, Problem> {
     match digits.parse::<f64>() {
         Ok(percent) if plain && percent < 100.0 => Ok(KeepFree::Percent(percent)),
         Ok(_) if plain => Err("leaves no space for entries; write less than 100%".to_owned()),
-        _ => Err("is neither a size nor a percentage; write 5% or 2GiB".to_owned()),
+        _ => Err("is neither a size nor a percentage nor auto; write 5% or 2GiB".to_owned()),
     }
 }
 
-/// The share or the size.
+/// The share, the size or `auto`.
 pub(super) fn show_keep_free(keep: KeepFree) -> String {
     match keep {
+        KeepFree::Auto => "auto".to_owned(),
         KeepFree::Bytes(bytes) => show_size(bytes),
         KeepFree::Percent(percent) => format!("{percent}%"),
     }
@@ -245,6 +249,7 @@ mod tests {
     fn free_space_is_a_share_or_a_size() {
         assert_eq!(keep_free("5%"), Ok(KeepFree::Percent(5.0)));
         assert_eq!(keep_free("0.5 %"), Ok(KeepFree::Percent(0.5)));
+        assert_eq!(keep_free("auto"), Ok(KeepFree::Auto));
         assert_eq!(keep_free("2GiB"), Ok(KeepFree::Bytes(2 << 30)));
         for text in [
             "%", "-5%", "100%", "1000%", "NaN%", "inf%", "5%%", "1e1%", "five",
