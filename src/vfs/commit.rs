@@ -168,14 +168,14 @@ impl Vfs {
         let began = Instant::now();
         let committing = !self.is_on_disk(&source);
         let flushed = if !committing {
-            self.rename_on_disk(from, to, &source, target.as_ref())?
+            self.rename_on_disk(&sides, &source, target.as_ref())?
         } else if self.may_wait(&source, to.name, target.as_deref()) {
             self.commit_in_memory(to, &source, target.as_ref())?;
+            self.renamed(&sides, &source, target.as_ref());
             Ok(())
         } else {
-            self.commit(to, &source, target.as_ref())?
+            self.commit(&sides, &source, target.as_ref())?
         };
-        self.renamed(from, to, &source, target.as_ref())?;
         if committing {
             self.in_place_changed(&source);
             self.counters.commit(began.elapsed());
@@ -225,10 +225,11 @@ impl Vfs {
     /// Publishes a staged file's content under its final name.
     fn commit(
         &self,
-        to: &Side<'_>,
+        sides: &(Side<'_>, Side<'_>),
         source: &Arc<Node>,
         target: Option<&Arc<Node>>,
     ) -> Result<Flushed> {
+        let to = &sides.1;
         let (Some(content), folder) = (source.content(), to.folder()?) else {
             return Err(Error::Stale);
         };
@@ -245,13 +246,15 @@ impl Vfs {
         if let Some(target) = replaced {
             self.hold(target, &to.place());
         }
-        let published = self.publish(&mut draft, folder, to.name, replaced.is_some(), flush);
+        let replaces = replaced.is_some();
+        let published = self.publish(&mut draft, folder, to.name, replaces, flush, || {
+            self.settle(source, &mut content);
+            self.renamed(sides, source, target);
+        });
         if let (Err(_), Some(target)) = (&published, replaced) {
             self.unhold(target);
         }
-        let flushed = published?;
-        self.settle(source, &mut content);
-        Ok(flushed)
+        published
     }
 
     /// Publishes a staged file in memory only (`--durability async`). Until it is persisted the backing
@@ -283,18 +286,18 @@ impl Vfs {
     /// committed there first, so that the rename moves the whole.
     fn rename_on_disk(
         &self,
-        from: &Side<'_>,
-        to: &Side<'_>,
+        sides: &(Side<'_>, Side<'_>),
         source: &Arc<Node>,
         target: Option<&Arc<Node>>,
     ) -> Result<Flushed> {
+        let (from, to) = sides;
         let persisted = self.persist_at(source, &from.place(), from.folder()?)?;
         self.look_again(source, from)?;
         let replaced = target.filter(|target| self.is_on_disk(target));
         if let Some(target) = replaced {
             self.hold(target, &to.place());
         }
-        let renamed = self.rename_names(from, to, false);
+        let renamed = self.rename_names(from, to, false, || self.renamed(sides, source, target));
         if let (Err(_), Some(target)) = (&renamed, replaced) {
             self.unhold(target);
         }
@@ -318,12 +321,20 @@ impl Vfs {
         Ok(())
     }
 
-    fn rename_names(&self, from: &Side<'_>, to: &Side<'_>, exchange: bool) -> Result<Flushed> {
+    /// Renames on disk, and has `in_tree` make the tree agree before anybody can tell.
+    fn rename_names(
+        &self,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        exchange: bool,
+        in_tree: impl FnOnce(),
+    ) -> Result<Flushed> {
         let (old, new) = (from.folder()?, to.folder()?);
-        let _old = old.replacing();
-        let _new = (from.parent.ino != to.parent.ino).then(|| new.replacing());
+        let replacing = (old.replacing(), new.replacing());
         self.disk
             .rename((&old.disk, from.name), (&new.disk, to.name), exchange)?;
+        in_tree();
+        drop(replacing);
         if self.config.durability != Durability::Power {
             return Ok(Ok(()));
         }
@@ -343,16 +354,17 @@ impl Vfs {
     ) -> Result<Flushed> {
         let first = self.persist_at(source, &from.place(), from.folder()?)?;
         let second = self.persist_at(target, &to.place(), to.folder()?)?;
-        let flushed = self.rename_names(from, to, true)?;
-        for (node, side) in [(source, to), (target, from)] {
-            let place = side.place();
-            side.folder()?
-                .children
-                .write()
-                .insert(Arc::clone(&place.name), Arc::clone(node));
-            self.moved(node, place);
-        }
-        self.touched(from, to);
+        let flushed = self.rename_names(from, to, true, || {
+            for (node, side) in [(source, to), (target, from)] {
+                let place = side.place();
+                if let Ok(folder) = side.folder() {
+                    let name = Arc::clone(&place.name);
+                    folder.children.write().insert(name, Arc::clone(node));
+                }
+                self.moved(node, place);
+            }
+            self.touched(from, to);
+        })?;
         let persisted = first.unwrap_or(Ok(())).and(second.unwrap_or(Ok(())));
         Ok(persisted.and(flushed))
     }
@@ -360,24 +372,22 @@ impl Vfs {
     /// Makes the tree in memory agree with a rename that has been done on disk.
     fn renamed(
         &self,
-        from: &Side<'_>,
-        to: &Side<'_>,
+        (from, to): &(Side<'_>, Side<'_>),
         source: &Arc<Node>,
         target: Option<&Arc<Node>>,
-    ) -> Result<()> {
+    ) {
         let place = to.place();
         self.refused.committed(to.parent.ino, &place.name);
-        from.folder()?.children.write().remove(from.name);
-        to.folder()?
-            .children
-            .write()
-            .insert(Arc::clone(&place.name), Arc::clone(source));
+        if let (Ok(old), Ok(new)) = (from.folder(), to.folder()) {
+            let name = Arc::clone(&place.name);
+            new.children.write().insert(name, Arc::clone(source));
+            old.children.write().remove(from.name);
+        }
         self.moved(source, place);
         if let Some(target) = target {
             self.detach(target);
         }
         self.touched(from, to);
-        Ok(())
     }
 
     fn moved(&self, node: &Node, place: Place) {

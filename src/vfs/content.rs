@@ -177,6 +177,8 @@ impl Vfs {
         if let Some(place) = node.place()
             && let Some(folder) = place.parent.folder()
             && let Some(sequence) = folder.stable_sequence()
+            // A rename that ended before the sequence was read has moved it.
+            && node.is_at(&place)
         {
             let found = self.load_named(&place, patience);
             if folder.sequence.load(Ordering::Acquire) == sequence {
@@ -274,14 +276,19 @@ impl Vfs {
         let (Some(content), Some(folder)) = (node.content(), place.parent.folder()) else {
             return;
         };
+        // Whether anybody has it open is known only when nobody can look it up any more.
         let mut content = content.lock();
-        if !node.is_known() || !matches!(*content, Content::Committed) {
+        if !matches!(*content, Content::Committed) {
             return;
         }
         let held = match self.memory.get(node.ino) {
             Some(bytes) => Held::Bytes(bytes),
             None => match self.disk.open_file(&folder.disk, &place.name) {
                 Ok(file) => Held::File(Arc::new(file)),
+                Err(error) if !node.is_known() => {
+                    log::debug!("{:?} is not kept readable: {error}", place.name);
+                    return;
+                }
                 Err(error) => {
                     log::warn!(
                         "{:?} will not stay readable for who has it open: {error}",
@@ -301,7 +308,7 @@ impl Vfs {
             return;
         };
         let mut content = content.lock();
-        if !node.is_known() || !matches!(*content, Content::Committed) {
+        if !matches!(*content, Content::Committed) {
             return;
         }
         let bytes = match self.memory.get(node.ino) {

@@ -299,16 +299,15 @@ impl Vfs {
         name: &OsStr,
         node: &Arc<Node>,
     ) -> Result<()> {
+        let _replacing = folder.replacing();
         if self.is_on_disk(node) {
             if let Some(place) = node.place() {
                 self.hold(node, &place);
             }
-            let replacing = folder.replacing();
             let removed = match node.kind() {
                 Kind::Directory => self.disk.remove_dir(&folder.disk, name),
                 Kind::File | Kind::Symlink => self.disk.unlink(&folder.disk, name),
             };
-            drop(replacing);
             match removed {
                 // Somebody removed it behind our back: that is what was wanted.
                 Ok(()) | Err(Errno::NOENT) => {}

@@ -70,8 +70,10 @@ pub(super) struct Folder {
     /// Taken by whatever changes names in this directory, disk included. The kernel serialises such
     /// requests per directory anyway, so only the daemon's own threads ever wait here.
     pub(super) names: Mutex<()>,
-    /// Odd while names in the backing directory are being replaced or removed; see `Vfs::load`.
+    /// Goes up whenever a name begins and ends to be replaced or removed; see `Vfs::load`.
     pub(super) sequence: AtomicU64,
+    /// Names that are being replaced or removed.
+    replaced: AtomicU64,
     pub(super) children: RwLock<Children>,
     /// Folders among the children.
     folders: Arc<AtomicU64>,
@@ -102,6 +104,7 @@ impl Folder {
         Self {
             names: Mutex::new(()),
             sequence: AtomicU64::new(0),
+            replaced: AtomicU64::new(0),
             folders: children.folders(),
             children: RwLock::new(children),
             disk,
@@ -115,15 +118,17 @@ impl Folder {
     }
 
     /// Marks the time during which names in the backing directory stand for something else than in
-    /// memory. The caller holds `names`.
+    /// memory: from before the step on disk until the tree agrees. The caller holds `names`.
     pub(super) fn replacing(&self) -> Replacing<'_> {
+        self.replaced.fetch_add(1, Ordering::AcqRel);
         self.sequence.fetch_add(1, Ordering::AcqRel);
         Replacing(self)
     }
 
     /// The sequence number, unless names are being replaced just now.
     pub(super) fn stable_sequence(&self) -> Option<u64> {
-        Some(self.sequence.load(Ordering::Acquire)).filter(|sequence| sequence % 2 == 0)
+        let sequence = self.sequence.load(Ordering::Acquire);
+        (self.replaced.load(Ordering::Acquire) == 0).then_some(sequence)
     }
 }
 
@@ -134,6 +139,7 @@ pub(super) struct Replacing<'a>(&'a Folder);
 impl Drop for Replacing<'_> {
     fn drop(&mut self) {
         self.0.sequence.fetch_add(1, Ordering::AcqRel);
+        self.0.replaced.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

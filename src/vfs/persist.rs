@@ -223,9 +223,11 @@ impl Vfs {
             false => Some(self.user_xattrs(folder, &place.name)?),
         };
         let mut draft = self.draft(node, buffer, kept.as_ref())?;
-        let flushed = self.publish(&mut draft, folder, &place.name, buffer.on_disk, flush)?;
+        let replaces = buffer.on_disk;
+        let flushed = self.publish(&mut draft, folder, &place.name, replaces, flush, || {
+            self.settle(node, &mut content);
+        })?;
         self.keep_times(&place.parent, folder);
-        self.settle(node, &mut content);
         Ok(Some(flushed))
     }
 
@@ -241,7 +243,8 @@ impl Vfs {
         }
     }
 
-    /// Gives a draft its name, and with `flush` puts both on the medium. `Ok(Err(_))`: it has its name, but
+    /// Gives a draft its name, has `in_tree` make the tree agree before anybody can tell, and with `flush` puts both on
+    /// the medium. `Ok(Err(_))`: it has its name, but
     /// may not survive a power cut.
     ///
     /// What replaces a file is on the medium before it does. What is new gets its name first, so that one
@@ -253,11 +256,12 @@ impl Vfs {
         name: &OsStr,
         replaces: bool,
         flush: bool,
+        in_tree: impl FnOnce(),
     ) -> Result<Flushed> {
         if flush && replaces {
             self.disk.flush_draft(draft)?;
         }
-        let replacing = replaces.then(|| folder.replacing());
+        let replacing = folder.replacing();
         let how = if replaces {
             Publish::Replace
         } else {
@@ -270,6 +274,7 @@ impl Vfs {
                 .publish(draft, &folder.disk, name, Publish::Replace)?,
             result => result?,
         }
+        in_tree();
         drop(replacing);
         if !flush {
             return Ok(Ok(()));

@@ -75,7 +75,7 @@ impl Vfs {
             if !node.is_at(&place) || is_buffered(node) {
                 return Ok(());
             }
-            let replacing = folder.replacing();
+            let _replacing = folder.replacing();
             if self.config.read_only {
                 log::error!(
                     "{:?} is corrupt and stays where it is: mounted read-only",
@@ -88,12 +88,11 @@ impl Vfs {
                     place.name
                 );
             }
-            drop(replacing);
             folder.children.write().remove(&place.name);
             self.touch_directory(&place.parent);
+            self.detach(node);
         }
         let size = node.meta.lock().attr.size;
-        self.detach(node);
         self.counters.evicted(Reason::Corrupt, charge(size));
         self.notices.send(Notice::Inode { ino: node.ino });
         self.notices.send(Notice::Entry {
