@@ -7,9 +7,12 @@
 //!   ([`crate::format::marshal`]); the engine takes any object, which can be of no use to it. The
 //!   code of another interpreter than CPython 3.11 to 3.14 is not checked, for its format is not known here.
 //! - A precomputed or AST section is followed opcode by opcode and not loaded
-//!   ([`crate::format::pickle`]). A pickle that is whole, and yet would not load or would be no syntax tree of
-//!   the engine's present release, is therefore handed out; the engine itself then drops the AST or the entry.
-//! - The version tag is a parameter; its default is `py314`.
+//!   ([`crate::format::kida`]). A pickle that is whole, and yet would not load or would be a syntax tree of
+//!   another shape, is therefore handed out; the engine itself then drops the AST or the entry.
+//! - An entry in a format of a later engine (`[n]KDA` with an unknown number) is a miss and stays; the engine
+//!   removes it.
+//! - The version tag is a parameter; its default is `py314`. It decides the format that is written, as each
+//!   release of the engine writes its own.
 //! - The engine lets some faults of a code section escape as a `TypeError`; here each removes the entry.
 
 use std::collections::hash_map::RandomState;
@@ -26,10 +29,11 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::clock::Clock;
-use crate::format::marshal::{self, MarshalError};
+use crate::format::kida::{EntryFault, judge};
+use crate::format::marshal::MarshalError;
 use crate::format::name::{is_counted, is_counted_for};
-use crate::format::pickle::{self, PickleError};
-use crate::format::warnings::parse_warnings;
+use crate::format::pickle::PickleError;
+use crate::format::warnings::WarningsError;
 use crate::format::{Entry, Format, FrameError, NameError, Pattern, VersionTag};
 
 /// How long the engine's `cleanup` keeps an entry unless told otherwise: 30 days.
@@ -63,6 +67,9 @@ pub struct Parts<'a> {
     pub precomputed: Option<&'a [u8]>,
     /// The pickled syntax tree; empty is the same as none.
     pub ast: Option<&'a [u8]>,
+    /// The JSON list of compiler warnings; empty is the same as none. Only an engine whose version tag
+    /// says so keeps them ([`VersionTag::has_warnings`]).
+    pub warnings: Option<&'a [u8]>,
 }
 
 /// What became of a [`BytecodeCache::set`].
@@ -90,9 +97,32 @@ pub enum SetError {
     /// The syntax tree would be ignored by the next `get`.
     #[error("the syntax tree is not a pickle: {0}")]
     Ast(#[source] PickleError),
+    /// The warnings would have the entry removed by the next `get`.
+    #[error("the warnings are not the engine's: {0}")]
+    Warnings(#[source] WarningsError),
+    /// The version tag is of an engine that keeps no warnings.
+    #[error(
+        "the engine with the version tag {0} keeps no warnings in its entries: leave them out, or give the tag of one that does, such as {0}_warn1"
+    )]
+    NoWarnings(String),
+    /// The values are whole and yet would have the entry removed by the next `get`.
+    #[error("{0}, for which the engine would remove it")]
+    Refused(#[source] EntryFault),
     /// A part is longer than its length field can say.
     #[error(transparent)]
     Frame(#[from] FrameError),
+}
+
+impl From<EntryFault> for SetError {
+    fn from(fault: EntryFault) -> Self {
+        match fault {
+            EntryFault::Frame(error) => Self::Frame(error),
+            EntryFault::Code(error) => Self::Code(error),
+            EntryFault::Precomputed(error) => Self::Precomputed(error),
+            EntryFault::Warnings(error) => Self::Warnings(error),
+            EntryFault::NotAList | EntryFault::NotATree => Self::Refused(fault),
+        }
+    }
 }
 
 /// What the engine's `stats` tells.
@@ -176,7 +206,8 @@ impl BytecodeCache {
     /// An entry, or `None` on a miss or any read error.
     ///
     /// An entry is removed and a miss if it is truncated, if its code does not unmarshal, or if its
-    /// precomputed values or its warnings are damaged. A damaged AST is left out, and the rest is valid.
+    /// precomputed values or its warnings are not what the engine takes ([`judge`]). A damaged AST is left
+    /// out, and the rest is valid. An entry in a format of a later engine is a miss and stays.
     ///
     /// # Errors
     /// The template has no file name.
@@ -190,8 +221,12 @@ impl BytecodeCache {
         let Ok(bytes) = fs::read(&path) else {
             return Ok(None);
         };
-        match Cached::from_bytes(bytes, self.version.is_readable()) {
+        match Cached::from_bytes(bytes, &self.version) {
             Ok(cached) => Ok(Some(cached)),
+            Err(fault) if fault.is_unknown_format() => {
+                debug!("{}: {fault}", path.display());
+                Ok(None)
+            }
             Err(fault) => {
                 debug!("{}: removed: {fault}", path.display());
                 // Whether it goes or not, it is a miss; the engine does not look either.
@@ -201,9 +236,10 @@ impl BytecodeCache {
         }
     }
 
-    /// Writes an entry to a temporary file beside its final name and renames it: in the v3 format when
-    /// there are precomputed values, else in v2. The file's mode is 0600, as Python's temporary files
-    /// are created.
+    /// Writes an entry to a temporary file beside its final name and renames it. The format is the one that
+    /// the engine of the version tag writes: v4 where the tag ends with `_warn1`, with an empty list
+    /// for no warnings; else v3 when there are precomputed values, and v2 without. The file's mode is 0600, as
+    /// Python's temporary files are created.
     ///
     /// # Errors
     /// What is to be stored is no entry. An error of the operating system is not one of these: see
@@ -216,29 +252,31 @@ impl BytecodeCache {
         parts: &Parts<'_>,
     ) -> Result<Stored, SetError> {
         let path = self.path(name, source_hash, context_hash)?;
-        let precomputed = parts.precomputed.filter(|part| !part.is_empty());
-        let ast = parts.ast.filter(|part| !part.is_empty());
-        if self.version.is_readable() {
-            marshal::check(parts.code)?;
-        }
-        if let Some(precomputed) = precomputed {
-            pickle::check(precomputed).map_err(SetError::Precomputed)?;
-        }
-        if let Some(ast) = ast {
-            pickle::check(ast).map_err(SetError::Ast)?;
+        let given = |part: Option<&[u8]>| part.is_some_and(|part| !part.is_empty());
+        let has_warnings = self.version.has_warnings();
+        if given(parts.warnings) && !has_warnings {
+            return Err(SetError::NoWarnings(self.version.to_string()));
         }
         let entry = Entry {
-            format: if precomputed.is_some() {
-                Format::V3
-            } else {
-                Format::V2
+            format: match (has_warnings, given(parts.precomputed)) {
+                (true, _) => Format::V4,
+                (false, true) => Format::V3,
+                (false, false) => Format::V2,
             },
             code: parts.code,
-            precomputed,
-            warnings: None,
-            ast,
+            precomputed: parts.precomputed.filter(|part| !part.is_empty()),
+            warnings: has_warnings.then(|| {
+                let warnings = parts.warnings.filter(|part| !part.is_empty());
+                warnings.unwrap_or(b"[]")
+            }),
+            ast: parts.ast.filter(|part| !part.is_empty()),
         };
-        Ok(match replace(&path, &entry.encode()?) {
+        let bytes = entry.encode()?;
+        // Nothing that the next `get` would remove, or leave out.
+        if let Some(fault) = judge(self.version.as_str(), &bytes)?.ast_fault {
+            return Err(SetError::Ast(fault));
+        }
+        Ok(match replace(&path, &bytes) {
             Ok(()) => Stored::Yes(entry.format),
             Err(error) => Stored::No(error),
         })
@@ -331,18 +369,8 @@ impl BytecodeCache {
 }
 
 impl Cached {
-    fn from_bytes(bytes: Vec<u8>, is_readable: bool) -> Result<Self, Box<dyn std::error::Error>> {
-        let entry = Entry::parse(&bytes)?;
-        if is_readable {
-            marshal::check(entry.code)?;
-        }
-        if let Some(precomputed) = entry.precomputed {
-            pickle::check(precomputed)?;
-        }
-        if let Some(warnings) = entry.warnings {
-            parse_warnings(warnings)?;
-        }
-        let ast = entry.ast.filter(|ast| pickle::check(ast).is_ok());
+    fn from_bytes(bytes: Vec<u8>, version: &VersionTag) -> Result<Self, EntryFault> {
+        let entry = judge(version.as_str(), &bytes)?.entry;
         // The sections lie within the bytes: kept by their places, as both move together.
         let within = |part: &[u8]| {
             let start = part.as_ptr().addr() - bytes.as_ptr().addr();
@@ -353,7 +381,7 @@ impl Cached {
             code: within(entry.code),
             precomputed: entry.precomputed.map(within),
             warnings: entry.warnings.map(within),
-            ast: ast.map(within),
+            ast: entry.ast.map(within),
             bytes,
         })
     }

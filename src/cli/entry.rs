@@ -1,6 +1,5 @@
 //! The arguments that name an entry: `kidafs path`, `get` and `set` share them.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -10,6 +9,7 @@ use clap::Args;
 use super::hash;
 use super::options::{self, MountOptions};
 use super::target::Target;
+use crate::format::version::age_of;
 use crate::format::{Pattern, VersionTag};
 use crate::kida::BytecodeCache;
 
@@ -27,7 +27,8 @@ pub(super) struct EntryArgs {
     #[command(flatten)]
     source: Source,
 
-    /// Hash of the static context the template is compiled with
+    /// Hash of the static context that the template is compiled with; of an environment
+    /// without Jinja2 warnings and without a static context (after kida 0.12.0): a9a0722dcbf847f3
     #[arg(long, value_name = "HASH")]
     pub(super) context_hash: Option<String>,
 
@@ -50,7 +51,8 @@ struct Source {
 /// How entries are named.
 #[derive(Args)]
 pub(super) struct NameFormat {
-    /// The interpreter's tag, or the engine's longer one (py314_kida0_12_0_ast2) [default: py314]
+    /// The interpreter's tag, or the engine's longer one (py314_kida0_12_0_ast2) [default: the
+    /// newest that DIR uses, or py314 where it has no entry]
     #[arg(long, value_name = "TAG")]
     version_tag: Option<VersionTag>,
 
@@ -74,9 +76,7 @@ impl EntryArgs {
     pub(super) fn cache(&self) -> anyhow::Result<BytecodeCache> {
         let target = Target::open(&self.dir)?;
         let pattern = target.pattern(self.format.pattern.clone())?;
-        Ok(self
-            .format
-            .version(BytecodeCache::existing(&self.dir, pattern)))
+        Ok(self.with_version(BytecodeCache::existing(&self.dir, pattern)))
     }
 
     /// The cache, whose directory is created if it is missing.
@@ -90,48 +90,32 @@ impl EntryArgs {
         };
         let cache = BytecodeCache::new(&self.dir, pattern)
             .with_context(|| format!("cannot create {}", self.dir.display()))?;
-        Ok(self.format.version(cache))
+        Ok(self.with_version(cache))
     }
 
-    /// A sentence for who relied on the default tag in a cache whose entries all have others.
-    pub(super) fn hint(&self, cache: &BytecodeCache) -> Option<String> {
-        if self.format.version_tag.is_some() {
-            return None;
-        }
-        // Names alone: looking at the files would count as their use.
-        let names = fs::read_dir(&self.dir).ok()?.flatten();
-        let tags: BTreeSet<String> = names
-            .filter_map(|file| {
-                let name = file.file_name();
-                let parts = cache.pattern().parse_name(&name)?;
-                Some(parts.version.to_owned())
-            })
-            .collect();
-        let own = cache.version().as_str();
-        if tags.is_empty() || tags.contains(own) {
-            return None;
-        }
-        let others: Vec<_> = tags.iter().take(MOST_TAGS).map(String::as_str).collect();
-        Some(format!(
-            "no entry in {} has the default version tag {own}; give --version-tag one of those that are there: {}",
-            self.dir.display(),
-            others.join(", ")
-        ))
-    }
-
-    /// Says [`hint`](Self::hint) on standard error, if there is reason to.
-    pub(super) fn warn(&self, cache: &BytecodeCache) {
-        if let Some(hint) = self.hint(cache) {
-            log::warn!("{hint}");
-        }
+    /// The cache for the version tag that is given; else for the newest that its entries have.
+    fn with_version(&self, cache: BytecodeCache) -> BytecodeCache {
+        let given = self.format.version_tag.clone();
+        let version = given.or_else(|| newest_version(&cache));
+        cache.with_version(version.unwrap_or_default())
     }
 }
 
-/// How many version tags a hint names.
-const MOST_TAGS: usize = 5;
-
-impl NameFormat {
-    fn version(&self, cache: BytecodeCache) -> BytecodeCache {
-        cache.with_version(self.version_tag.clone().unwrap_or_default())
+/// The newest version tag of a cache's entries. By their names alone: looking at the files would count
+/// as their use.
+fn newest_version(cache: &BytecodeCache) -> Option<VersionTag> {
+    let mut newest: Option<VersionTag> = None;
+    for file in fs::read_dir(cache.dir()).ok()?.flatten() {
+        let name = file.file_name();
+        let Some(parts) = cache.pattern().parse_name(&name) else {
+            continue;
+        };
+        let is_newer = newest
+            .as_ref()
+            .is_none_or(|newest| age_of(parts.version) > age_of(newest.as_str()));
+        if is_newer && let Ok(version) = parts.version.parse() {
+            newest = Some(version);
+        }
     }
+    newest
 }

@@ -29,6 +29,10 @@ pub(super) struct Get {
     #[arg(long, value_name = "OUT")]
     precomputed: Option<PathBuf>,
 
+    /// Where the compiler's warnings go, a JSON list, if the engine keeps them
+    #[arg(long, value_name = "OUT")]
+    warnings: Option<PathBuf>,
+
     /// Print the sizes of the sections as JSON
     #[arg(long)]
     json: bool,
@@ -40,9 +44,6 @@ impl Get {
         let cache = self.entry.cache()?;
         let context_hash = self.entry.context_hash.as_deref();
         let Some(cached) = cache.get(&self.entry.name, &source_hash, context_hash)? else {
-            if let Some(hint) = self.entry.hint(&cache) {
-                bail!(hint);
-            }
             bail!(
                 "{:?} is not in {} with that source{}: `kidafs ls {}` lists what is",
                 self.entry.name,
@@ -59,6 +60,7 @@ impl Get {
         for (file, section) in [
             (&self.ast, cached.ast()),
             (&self.precomputed, cached.precomputed()),
+            (&self.warnings, cached.warnings()),
         ] {
             if let (Some(file), Some(section)) = (file, section) {
                 write_to(out, file, section)?;
@@ -66,10 +68,12 @@ impl Get {
         }
         if self.json {
             let sizes = json!({
+                "version": cache.version().as_str(),
                 "format": cached.format(),
                 "code_bytes": cached.code().len(),
                 "ast_bytes": cached.ast().map(<[u8]>::len),
                 "precomputed_bytes": cached.precomputed().map(<[u8]>::len),
+                "warnings_bytes": cached.warnings().map(<[u8]>::len),
             });
             print::json(out, &sizes)?;
         }

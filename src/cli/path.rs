@@ -25,13 +25,16 @@ impl Path {
         let cache = self.entry.cache()?;
         let context_hash = self.entry.context_hash.as_deref();
         let path = cache.path(&self.entry.name, &source_hash, context_hash)?;
-        self.entry.warn(&cache);
         if self.json {
             let exists = path.is_file();
-            let path = path.to_string_lossy();
             print::json(
                 out,
-                &json!({ "path": path, "source_hash": source_hash, "exists": exists }),
+                &json!({
+                    "path": path.to_string_lossy(),
+                    "version": cache.version().as_str(),
+                    "source_hash": source_hash,
+                    "exists": exists,
+                }),
             )?;
         } else {
             use std::os::unix::ffi::OsStrExt;

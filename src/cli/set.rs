@@ -29,6 +29,10 @@ pub(super) struct Set {
     #[arg(long, value_name = "IN")]
     precomputed: Option<PathBuf>,
 
+    /// The compiler's warnings, a JSON list, for an engine that keeps them (…_warn1)
+    #[arg(long, value_name = "IN")]
+    warnings: Option<PathBuf>,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -41,14 +45,15 @@ impl Set {
         let read = |file: &Option<PathBuf>| file.as_deref().map(hash::read).transpose();
         let ast = read(&self.ast)?;
         let precomputed = read(&self.precomputed)?;
+        let warnings = read(&self.warnings)?;
         let cache = self.entry.cache_or_create()?;
         let context_hash = self.entry.context_hash.as_deref();
         let parts = Parts {
             code: &code,
             precomputed: precomputed.as_deref(),
             ast: ast.as_deref(),
+            warnings: warnings.as_deref(),
         };
-        self.entry.warn(&cache);
         let dir = self.entry.dir.display();
         let stored = cache
             .set(&self.entry.name, &source_hash, context_hash, &parts)
@@ -63,7 +68,11 @@ impl Set {
         if self.json {
             print::json(
                 out,
-                &json!({ "path": path.to_string_lossy(), "format": format }),
+                &json!({
+                    "path": path.to_string_lossy(),
+                    "version": cache.version().as_str(),
+                    "format": format,
+                }),
             )?;
         }
         Ok(ExitCode::SUCCESS)

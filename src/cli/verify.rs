@@ -15,8 +15,8 @@ use super::listing::{self, Unread};
 use super::target::Target;
 use super::{Outcome, Output, print};
 use crate::evict::Reason;
-use crate::format::warnings::parse_warnings;
-use crate::format::{Entry, Pattern, marshal, pickle};
+use crate::format::kida::judge;
+use crate::format::{EntryName, Pattern};
 use crate::layout::STATS_JSON;
 use crate::stats::Stats;
 use crate::tier::{DIGEST_XATTR, Digest, Digester};
@@ -171,15 +171,13 @@ struct Checked {
 /// while it is read.
 fn check(mut file: File, path: &Path, pattern: &Pattern) -> io::Result<Checked> {
     let expected = stored_digest(&file)?;
-    let is_entry = path
-        .file_name()
-        .is_some_and(|name| pattern.parse_name(name).is_some());
+    let name = path.file_name().and_then(|name| pattern.parse_name(name));
     let mut digester = Digester::default();
-    let problem = if is_entry {
+    let problem = if let Some(name) = name {
         let mut content = Vec::new();
         file.read_to_end(&mut content)?;
         digester.update(&content);
-        problem_of(&content)
+        problem_of(&name, &content)
     } else {
         digest_rest(&mut file, &mut digester)?;
         None
@@ -207,25 +205,17 @@ fn digest_rest(file: &mut File, digester: &mut Digester) -> io::Result<()> {
     }
 }
 
-/// What is wrong with an entry.
-fn problem_of(content: &[u8]) -> Option<String> {
-    let entry = match Entry::parse(content) {
-        Ok(entry) => entry,
-        Err(error) => return Some(error.to_string()),
-    };
-    if let Err(error) = marshal::check(entry.code) {
-        return Some(format!("its code does not unmarshal: {error}"));
+/// What is wrong with an entry. Nothing is said of a format that this release does not know, nor of the
+/// streams of an interpreter that it does not know.
+fn problem_of(name: &EntryName<'_>, content: &[u8]) -> Option<String> {
+    match judge(name.version, content) {
+        Ok(judged) => {
+            let fault = judged.ast_fault?;
+            Some(format!("its syntax tree is no pickle: {fault}"))
+        }
+        Err(fault) if fault.is_unknown_format() => None,
+        Err(fault) => Some(fault.to_string()),
     }
-    if let Some(Err(error)) = entry.precomputed.map(pickle::check) {
-        return Some(format!("its precomputed values are no pickle: {error}"));
-    }
-    if let Some(Err(error)) = entry.warnings.map(parse_warnings) {
-        return Some(format!("its warnings cannot be read: {error}"));
-    }
-    if let Some(Err(error)) = entry.ast.map(pickle::check) {
-        return Some(format!("its syntax tree is no pickle: {error}"));
-    }
-    None
 }
 
 /// The digest that was stored with a file; `None` where there is none of ours.

@@ -9,6 +9,7 @@
 //! | [`identity`] | what an entry says of itself: engine, version, template, source file, fingerprint |
 //! | [`source`] | whether an entry was made of what is in its source file now |
 //! | [`frame`] | legacy, v2, v3 and v4 entries, both ways |
+//! | [`kida`] | whether the engine would take an entry |
 //! | [`pattern`], [`name`], [`version`] | an entry's file name, both ways |
 //! | [`temporary`] | the temporary names of kida, Jinja2, importlib and Mako |
 //! | [`hash`] | the source hash |
@@ -22,6 +23,7 @@ pub mod hash;
 pub mod identity;
 pub mod importlib;
 pub mod jinja2;
+pub mod kida;
 pub mod mako;
 pub mod marshal;
 pub mod name;

@@ -73,17 +73,59 @@ use PickleErrorKind as Kind;
 /// # Errors
 /// `pickle.loads` would fail on it: the first fault and its offset.
 pub fn check(data: &[u8]) -> Result<usize, PickleError> {
+    read(data).map(|whole| whole.len)
+}
+
+/// A whole pickle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// Its length in bytes.
+    pub len: usize,
+    /// What its object is.
+    pub top: Top,
+}
+
+/// What a pickle's object is, as far as its opcodes tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Top {
+    /// A list, or an object that members are appended to as to one.
+    List,
+    /// Another plain value: a number, a text, a tuple, a dictionary, a set, a class by its name.
+    Plain,
+    /// What a class or a function makes.
+    Object,
+    /// It cannot be told: the object was fetched from the memo.
+    Unknown,
+}
+
+/// As [`check`], and tells what the object is.
+///
+/// # Errors
+/// As of [`check`].
+pub fn read(data: &[u8]) -> Result<Whole, PickleError> {
     let mut scanner = Scanner {
         data,
         at: 0,
         stack: 0,
+        bottom: Top::Unknown,
         marks: Vec::new(),
         memo: Memo::default(),
     };
     loop {
         let offset = scanner.at;
         match scanner.step() {
-            Ok(true) => return Ok(scanner.at),
+            Ok(true) => {
+                // With more than one object left the last is the result.
+                let top = if scanner.stack == 0 {
+                    scanner.bottom
+                } else {
+                    Top::Unknown
+                };
+                return Ok(Whole {
+                    len: scanner.at,
+                    top,
+                });
+            }
             Ok(false) => {}
             Err(Kind::Truncated) => {
                 return Err(PickleError {
@@ -103,6 +145,8 @@ struct Scanner<'a> {
     at: usize,
     /// Objects on the stack.
     stack: usize,
+    /// What the lowest of them is.
+    bottom: Top,
     /// The stack's height at each mark.
     marks: Vec<usize>,
     memo: Memo,
@@ -146,6 +190,23 @@ impl<'a> Scanner<'a> {
     /// Follows one opcode; true if it was the end.
     fn step(&mut self) -> Step<bool> {
         let [opcode] = self.array()?;
+        let is_end = self.follow(opcode)?;
+        if self.stack == 1 {
+            self.bottom = match opcode {
+                b']' | b'l' => Top::List,
+                b'a' | b'e' if self.bottom == Top::Object => Top::List,
+                // They change or leave what is there.
+                b'a' | b'e' | b'b' | b's' | b'u' | 0x90 | 0x94 | 0x95 | 0x98 | 0x80 | b'('
+                | b'0' | b'1' | b'q' | b'r' | b'p' | b'.' => self.bottom,
+                b'R' | 0x81 | 0x92 | b'o' | b'i' => Top::Object,
+                b'g' | b'h' | b'j' | b'2' => Top::Unknown,
+                _ => Top::Plain,
+            };
+        }
+        Ok(is_end)
+    }
+
+    fn follow(&mut self, opcode: u8) -> Step<bool> {
         match opcode {
             b'.' => {
                 self.pop(1)?;

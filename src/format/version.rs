@@ -39,6 +39,14 @@ impl VersionTag {
     }
 }
 
+impl VersionTag {
+    /// Whether an engine with this tag keeps its compiler's warnings in its entries (`…_warn1`): it writes
+    /// every entry in the v4 format, and takes no other for a hit.
+    pub fn has_warnings(&self) -> bool {
+        warn_of(&self.0).is_some()
+    }
+}
+
 impl Default for VersionTag {
     /// `py314`: CPython 3.14, without an engine's ABI.
     fn default() -> Self {
@@ -75,6 +83,62 @@ impl fmt::Display for VersionTag {
 /// The interpreter's part of a tag; all of `tag` when it has none.
 pub(super) fn python_part(tag: &str) -> &str {
     &tag[..interpreter_len(tag).unwrap_or(tag.len())]
+}
+
+/// kida's own version in a tag, such as `0_12_0`; `None` before 0.9.0, which wrote none.
+pub(super) fn kida_of(tag: &str) -> Option<&str> {
+    let rest = &tag[interpreter_len(tag)?..];
+    let abi = &rest[..abi_len(rest)?];
+    Some(&abi[LEAD.len()..abi.rfind("_ast")?])
+}
+
+/// The number after `_warn` at a tag's end.
+pub(super) fn warn_of(tag: &str) -> Option<u32> {
+    let (_, number) = tag.rsplit_once("_warn")?;
+    let is_number = !number.is_empty() && digits_len(number) == number.len();
+    if is_number { number.parse().ok() } else { None }
+}
+
+/// What tags are ordered by, the later the greater: each run of digits as a number, the interpreter's
+/// as its major version and the rest (`py39` is before `py314`, `0_9_0` before `0_12_0`, a pre-release
+/// before its release); a tag that goes on is later than one that ends.
+pub fn age_of(tag: &str) -> Vec<Part<'_>> {
+    let mut parts = Vec::new();
+    let mut rest = tag;
+    while !rest.is_empty() {
+        let digits = digits_len(rest);
+        if digits > 0 {
+            let number = rest[..digits].trim_start_matches('0');
+            parts.push(Part::Number(number.len(), number));
+            rest = &rest[digits..];
+        } else {
+            let len = rest.find(|c: char| c.is_ascii_digit());
+            let (text, after) = rest.split_at(len.unwrap_or(rest.len()));
+            // `rc`, `a`, `b`, `dev` behind a number, and `t` of an interpreter.
+            let is_before = !parts.is_empty() && !text.starts_with('_');
+            parts.push(if is_before {
+                Part::Before(text)
+            } else {
+                Part::Text(text)
+            });
+            rest = after;
+        }
+    }
+    parts.push(Part::End);
+    parts
+}
+
+/// A part of a tag, in the order of age: see [`age_of`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part<'a> {
+    /// What makes a version a pre-release.
+    Before(&'a str),
+    /// Nothing follows.
+    End,
+    /// Letters and `_`.
+    Text(&'a str),
+    /// A number without leading zeros, and its length before it.
+    Number(usize, &'a str),
 }
 
 /// Whether the marshal reader knows the code objects of the interpreter `python`.
@@ -115,9 +179,11 @@ pub(super) fn suffix_lens(text: &str) -> impl Iterator<Item = usize> {
         .filter(move |&len| prefix_lens(&text[text.len() - len..]).any(|whole| whole == len))
 }
 
+/// What the engine's part of a tag begins with.
+const LEAD: &str = "_kida";
+
 /// `_kida0_12_0_ast2`; the engine's version is a digit-led text or `unknown`.
 fn abi_len(text: &str) -> Option<usize> {
-    const LEAD: &str = "_kida";
     let version = text.strip_prefix(LEAD)?;
     if !version.starts_with(|c: char| c.is_ascii_digit()) && !version.starts_with("unknown") {
         return None;
@@ -189,5 +255,38 @@ mod tests {
                 .unwrap()
                 .is_readable()
         );
+    }
+
+    #[test]
+    fn the_later_tag_is_the_greater() {
+        let tags = [
+            "py39",
+            "py314t",
+            "py314",
+            "py314_kida0_9_0_ast2",
+            "py314_kida0_12_0_ast2",
+            "py314_kida0_12_0_ast2_warn1",
+            "py314_kida0_13_0rc1_ast2_warn1",
+            "py314_kida0_13_0_ast2_warn1",
+            "py314_kida0_13_0_ast10_warn1",
+            "py315",
+        ];
+        assert!(tags.is_sorted_by(|a, b| age_of(a) < age_of(b)));
+    }
+
+    #[test]
+    fn a_tags_parts_are_told_apart() {
+        assert_eq!(kida_of("py314"), None);
+        assert_eq!(kida_of("py314t_kida0_12_0_ast2_warn1"), Some("0_12_0"));
+        assert_eq!(kida_of("py314_kidaunknown_ast2"), Some("unknown"));
+        assert_eq!(warn_of("py314_kida0_12_0_ast2_warn1"), Some(1));
+        for tag in [
+            "py314_kida0_12_0_ast2",
+            "py314",
+            "py314_x_warn",
+            "py314_x_warn1_",
+        ] {
+            assert_eq!(warn_of(tag), None, "{tag}");
+        }
     }
 }

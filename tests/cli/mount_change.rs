@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::support::cli::{PICKLE, code, run, v2};
+use crate::support::cli::{Cache, PICKLE, code, run, v2};
 use crate::support::mount::Mount;
 use rustix::process::Signal;
 
@@ -159,32 +159,100 @@ fn what_set_stores_on_a_mount_get_gives_back() {
 }
 
 #[test]
-fn who_relies_on_the_default_tag_is_told_of_the_tags_that_are_there() {
-    let tagged = "__kida_py314_kida0_12_0_ast2_page.html_0123456789abcdef.pyc";
-    let mount = Mount::prepared(&[], |dir| add(dir, tagged, 0));
-    let entry = ["page.html", "--source-hash", "0123456789abcdef"];
+fn without_a_version_tag_the_newest_that_the_directory_uses_is_taken() {
+    let hash = "0123456789abcdef";
+    let name = |tag: &str| format!("__kida_{tag}_page.html_{hash}.pyc");
+    let mount = Mount::prepared(&[], |_| {});
+    let path_of = |more: &[&str]| {
+        let mut all = vec!["path", dir(&mount), "page.html", "--source-hash", hash];
+        all.extend(more);
+        run(&all).done().trim_end().to_owned()
+    };
+    // The oldest engine's where nothing tells.
+    assert!(path_of(&[]).ends_with(&name("py314")));
+    for tag in [
+        "py314",
+        "py314_kida0_9_0_ast2",
+        "py314_kida0_12_0_ast2",
+        "py314_kida0_12_0_ast2_warn1",
+    ] {
+        add(mount.dir(), &name(tag), 0);
+        assert!(path_of(&[]).ends_with(&name(tag)), "{tag}");
+    }
+    add(mount.dir(), &name("py39"), 0);
+    add(mount.dir(), &name("py314t"), 0);
+    assert!(path_of(&[]).ends_with(&name("py314_kida0_12_0_ast2_warn1")));
+    assert!(path_of(&["--version-tag", "py314"]).ends_with(&name("py314")));
+}
+
+#[test]
+fn set_writes_and_get_gives_the_warnings_of_an_engine_that_keeps_them() {
+    let mount = Mount::prepared(&[], |_| {});
+    let files = Cache::new();
+    let input =
+        |name: &str, content: &[u8]| files.add(name, content, 0).to_str().unwrap().to_owned();
+    let warnings =
+        br#"[{"code":"K-WARN-001","line":1,"message":"m","suggestion":null,"template":"t"}]"#;
+    let code = input("code", &code());
+    let given = input("warnings", warnings);
+    let entry = [
+        dir(&mount),
+        "page.html",
+        "--source-hash",
+        "0123456789abcdef",
+    ];
     let with = |command: &str, more: &[&str]| {
-        let mut all = vec![command, dir(&mount)];
+        let mut all = vec![command];
         all.extend(entry);
         all.extend(more);
         run(&all)
     };
-    let hint = format!(
-        "no entry in {} has the default version tag py314; give --version-tag one of those that are there: py314_kida0_12_0_ast2",
-        dir(&mount)
+    let tag = "py314_kida0_13_0_ast2_warn1";
+    let set = with(
+        "set",
+        &[
+            "--version-tag",
+            tag,
+            "--code",
+            &code,
+            "--warnings",
+            &given,
+            "--json",
+        ],
     );
-    assert_eq!(with("get", &["--code", "-"]).failed(1), hint);
-    let ran = with("path", &[]);
-    assert_eq!(ran.status, Some(0));
-    assert_eq!(ran.err, format!("kidafs: {hint}\n"));
-    assert!(
-        ran.out
-            .ends_with("/__kida_py314_page.html_0123456789abcdef.pyc\n")
+    let facts = set.json();
+    assert_eq!(
+        (&facts["format"], &facts["version"]),
+        (&"v4".into(), &tag.into())
     );
-    let path = with("path", &["--version-tag", "py314_kida0_12_0_ast2"]).done();
-    assert_eq!(Path::new(path.trim_end()), mount.path(tagged));
-    // Who names the tag, or has entries of it, knows.
-    with("path", &["--version-tag", "py314"]).done();
-    add(mount.dir(), NEW, 0);
-    with("path", &[]).done();
+    // The tag that is there now is taken.
+    let out = files.path().join("out");
+    let got = with(
+        "get",
+        &["--code", "/dev/null", "--warnings", out.to_str().unwrap()],
+    );
+    assert_eq!(got.status, Some(0));
+    assert_eq!(fs::read(&out).unwrap(), warnings);
+    // Without warnings it is v4 as well, with an empty list.
+    let set = with("set", &["--code", &code, "--json"]);
+    assert_eq!(set.json()["format"], "v4");
+    with(
+        "get",
+        &["--code", "/dev/null", "--warnings", out.to_str().unwrap()],
+    )
+    .done();
+    assert_eq!(fs::read(&out).unwrap(), b"[]");
+    let refused = with(
+        "set",
+        &[
+            "--version-tag",
+            "py314",
+            "--code",
+            &code,
+            "--warnings",
+            &given,
+        ],
+    );
+    let sentence = refused.failed(1);
+    assert!(sentence.contains("keeps no warnings"), "{sentence}");
 }

@@ -224,6 +224,46 @@ fn verify_names_each_bad_entry_and_removes_it_on_demand() {
 }
 
 #[test]
+fn verify_judges_nothing_that_this_release_does_not_know() {
+    let cache = sample();
+    let v4 = |warnings: &[u8]| {
+        let mut entry = b"\x02KDA\x01\0\0\0\xe3\0\0\0\0".to_vec();
+        entry.extend((warnings.len() as u32).to_le_bytes());
+        entry.extend(warnings);
+        entry
+    };
+    // A code object and pickles of an interpreter to come, a format to come, and an engine's warnings to come.
+    let mut later = b"\x01KDA\x04\0\0\0\xe3new\x02\0\0\0\x80\x09".to_vec();
+    later.extend(b"\x80\x09");
+    let known = [
+        (
+            "__kida_py399_kida9_0_0_ast9_a.html_0123456789abcdef.pyc",
+            later,
+        ),
+        (
+            "__kida_py314_kida9_0_0_ast9_a.html_0123456789abcdef.pyc",
+            b"\x07KDA\xff\xff\xff\xff".to_vec(),
+        ),
+        (
+            "__kida_py399_kida9_0_0_ast2_warn2_a.html_0123456789abcdef.pyc",
+            v4(b"{\"new\":1}"),
+        ),
+    ];
+    for (name, content) in &known {
+        cache.add(name, content, 0);
+    }
+    let json = run(&["verify", "--remove", "--json", cache.dir()]).json();
+    assert_eq!(json["bad"], serde_json::json!([]));
+    // But a frame that ends too early is one in any release.
+    let torn = "__kida_py399_kida9_0_0_ast9_b.html_0123456789abcdef.pyc";
+    cache.add(torn, b"\x01KDA\xff\0\0\0\xe3", 0);
+    let ran = run(&["verify", "--json", cache.dir()]);
+    assert_eq!(ran.status, Some(1));
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(json["bad"][0]["file"], torn);
+}
+
+#[test]
 fn verify_compares_the_digest_that_was_stored() {
     use sha2::{Digest, Sha256};
 

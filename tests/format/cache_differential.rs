@@ -251,6 +251,7 @@ fn what_is_set_here_is_loaded_by_the_engine() {
             code: &code,
             precomputed: precomputed.as_deref(),
             ast: ast.as_deref(),
+            warnings: None,
         };
         assert!(matches!(
             cache.set(name, hash, context, &parts),

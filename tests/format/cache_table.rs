@@ -80,6 +80,7 @@ fn what_is_set_is_got_in_the_format_of_its_parts() {
             code: CODE,
             precomputed,
             ast,
+            warnings: None,
         };
         let stored = cache.set("a/b.html", &hash(), Some("c0"), &parts).unwrap();
         assert!(matches!(stored, Stored::Yes(stored) if stored == format));
@@ -211,9 +212,123 @@ fn bad_code_precomputed_values_or_warnings_remove_the_entry() {
         assert_eq!(cache.get("t", &hash(), None), Ok(None), "{entry:?}");
         assert!(names(dir.path()).is_empty(), "{entry:?}");
     }
-    write(&cache, b"\x03KDA\0\0\0\0");
-    assert_eq!(cache.get("t", &hash(), None), Ok(None));
-    assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn an_entry_of_a_later_format_is_a_miss_and_stays() {
+    let (dir, cache) = cache();
+    for number in [3, 4, b'c', 0xe3, 0xff] {
+        write(&cache, &[number, b'K', b'D', b'A', 0, 0, 0, 0]);
+        assert_eq!(cache.get("t", &hash(), None), Ok(None));
+        assert_eq!(names(dir.path()).len(), 1, "{number}");
+    }
+}
+
+/// What kida after 0.12.0 removes for its warnings, its precomputed values or its syntax tree.
+#[test]
+fn what_makes_a_v4_entry_invalid_for_the_engine_makes_it_invalid_here() {
+    let (dir, cache) = cache();
+    let cache = cache.with_version("py314_kida0_12_0_ast2_warn1".parse().unwrap());
+    let warning = |line: &str, code: &str, more: &str| {
+        format!(
+            r#"[{{"code":"{code}","line":{line},"message":"m","suggestion":null,"template":"t"{more}}}]"#
+        )
+    };
+    let valid = Entry {
+        ast: None,
+        ..entry(Format::V4)
+    };
+    let with = |warnings: &str| {
+        let valid = Entry {
+            warnings: Some(warnings.as_bytes()),
+            ..valid
+        };
+        write(&cache, &valid.encode().unwrap());
+        let is_hit = cache.get("t", &hash(), None).unwrap().is_some();
+        assert_eq!(is_hit, !names(dir.path()).is_empty(), "{warnings}");
+        is_hit
+    };
+    assert!(with("[]"));
+    assert!(with(&warning("1", "K-WARN-001", "")));
+    assert!(with(&warning("null", "K-PATH-001", "")));
+    assert!(!with(&warning("0", "K-WARN-001", "")));
+    assert!(!with(&warning("true", "K-WARN-001", "")));
+    assert!(!with(&warning("1", "K-WARN-009", "")));
+    assert!(!with(&warning("1", "K-WARN-001", ",\"new\":1")));
+    assert!(!with("{}"));
+    // A dictionary, a tuple, None: no list.
+    for precomputed in [&b"\x80\x05}\x94."[..], b"\x80\x05]\x85\x94.", b"N."] {
+        let bad = Entry {
+            precomputed: Some(precomputed),
+            ..valid
+        };
+        write(&cache, &bad.encode().unwrap());
+        assert_eq!(cache.get("t", &hash(), None), Ok(None));
+        assert!(names(dir.path()).is_empty());
+        // In v3 the engine does not look.
+        let taken = Entry {
+            format: Format::V3,
+            warnings: None,
+            ..bad
+        };
+        write(&cache, &taken.encode().unwrap());
+        assert!(cache.get("t", &hash(), None).unwrap().is_some());
+    }
+    // A list is no syntax tree; what is no pickle at all is forgiven.
+    for (ast, is_hit) in [(PICKLE, false), (&b"?"[..], true)] {
+        let entry = Entry {
+            ast: Some(ast),
+            ..valid
+        };
+        write(&cache, &entry.encode().unwrap());
+        let got = cache.get("t", &hash(), None).unwrap();
+        assert_eq!(got.is_some(), is_hit);
+        assert!(got.is_none_or(|got| got.ast().is_none()));
+    }
+}
+
+#[test]
+fn each_release_of_the_engine_gets_the_format_that_it_writes() {
+    let (_dir, cache) = cache();
+    let warnings =
+        &br#"[{"code":"K-WARN-001","line":1,"message":"m","suggestion":null,"template":"t"}]"#[..];
+    for (tag, precomputed, format) in [
+        ("py314", None, Format::V2),
+        ("py314_kida0_12_0_ast2", Some(PICKLE), Format::V3),
+        ("py314_kida0_12_0_ast2", None, Format::V2),
+        ("py314_kida0_12_0_ast2_warn1", Some(PICKLE), Format::V4),
+        ("py314t_kida0_13_0_ast2_warn1", None, Format::V4),
+    ] {
+        let cache = cache.clone().with_version(tag.parse().unwrap());
+        for warnings in [None, Some(warnings)] {
+            let parts = Parts {
+                code: CODE,
+                precomputed,
+                ast: None,
+                warnings,
+            };
+            let stored = cache.set("t", &hash(), None, &parts);
+            if warnings.is_some() && format != Format::V4 {
+                assert!(matches!(stored, Err(SetError::NoWarnings(_))), "{tag}");
+                continue;
+            }
+            assert!(
+                matches!(stored, Ok(Stored::Yes(stored)) if stored == format),
+                "{tag}"
+            );
+            let got = cache.get("t", &hash(), None).unwrap().unwrap();
+            let expected = (format == Format::V4).then_some(warnings.unwrap_or(b"[]"));
+            assert_eq!(got.warnings(), expected, "{tag}");
+        }
+    }
+    let cache = cache.with_version("py314_kida0_12_0_ast2_warn1".parse().unwrap());
+    let parts = |warnings| Parts {
+        code: CODE,
+        warnings: Some(warnings),
+        ..Parts::default()
+    };
+    let refused = cache.set("t", &hash(), None, &parts(b"{}"));
+    assert!(matches!(refused, Err(SetError::Warnings(_))));
 }
 
 #[test]
@@ -242,13 +357,13 @@ fn what_get_would_remove_is_not_stored() {
     let parts = Parts {
         code: CODE,
         precomputed: bad,
-        ast: None,
+        ..Parts::default()
     };
     assert!(matches!(set(parts), SetError::Precomputed(_)));
     let parts = Parts {
         code: CODE,
-        precomputed: None,
         ast: bad,
+        ..Parts::default()
     };
     assert!(matches!(set(parts), SetError::Ast(_)));
     assert!(names(dir.path()).is_empty());

@@ -220,3 +220,26 @@ fn an_entry_that_was_cut_off_is_never_taken_for_another_engines() {
     }
     assert!(seen > 50, "{seen}");
 }
+
+/// Not what kidafs does but what it cannot help: why a directory is for one configuration.
+#[test]
+fn two_configurations_that_share_a_directory_get_each_others_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(python())
+        .args(["-B", "-s"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/share.py"))
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let answers: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for engine in ["kida", "jinja2", "mako"] {
+        let [shared, own] = &answers[engine].as_array().unwrap()[..] else {
+            panic!("{answers}");
+        };
+        assert_eq!(
+            (shared, own),
+            (&"Hi <b>".into(), &"Hi &lt;b&gt;".into()),
+            "{engine}"
+        );
+    }
+}

@@ -108,3 +108,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_the_object_is_can_be_told() {
+    let top = |data: &[u8]| read(data).unwrap().top;
+    for (data, expected) in [
+        (&b"]."[..], Top::List),
+        (b"\x80\x05]\x94(K\x01K\x02e.", Top::List),
+        (b"\x80\x05]\x94](K\x01K\x02ea.", Top::List),
+        (b"(lp0\nI1\na.", Top::List),
+        (b"}.", Top::Plain),
+        (b"N.", Top::Plain),
+        (b"]\x85.", Top::Plain),
+        (b"(]]t.", Top::Plain),
+        (b"]0N.", Top::Plain),
+        (b"cm\nC\n.", Top::Plain),
+        (b"cm\nC\n)R.", Top::Object),
+        (b"\x8c\x01m\x8c\x01C\x93)\x81}b.", Top::Object),
+        (b"cm\nC\n)R(K\x01e.", Top::List),
+        (b"]\x940h\x00.", Top::Unknown),
+        (b"N].", Top::Unknown),
+    ] {
+        assert_eq!(top(data), expected, "{data:?}");
+    }
+}
