@@ -106,7 +106,7 @@ pub struct Config {
     pub xattrs: bool,
     /// Load every entry at mount.
     pub warm: bool,
-    /// Event threads.
+    /// How many threads read requests from the kernel at a time; one more stands by (`wakeup::Readers`).
     pub threads: usize,
     /// How long the reader polls after the last request of a burst, while no CPU-latency request is held; zero: it
     /// does not.

@@ -1,23 +1,27 @@
 //! kidafs: a FUSE filesystem that is mounted in place of a template engine's bytecode cache.
 //!
-//! The crate's map, from the top down; imports run downwards only, and nothing below [`fuse`]
-//! knows FUSE:
+//! The crate's map, from the top down. A module imports only what is below it (`tests/docs/map.rs` checks that), and
+//! nothing below [`fuse`] knows fuser, the library that speaks the kernel's protocol:
 //!
 //! | module | what is in it |
 //! |---|---|
 //! | [`cli`] | the command line: argument handling and printing, one file per command |
 //! | [`server`] | a daemon: puts the pieces below together and serves until the mount's end |
 //! | [`daemon`] | a process's life: mounting, readiness, signals, unmounting |
+//! | [`fuse`] | the adapter: each callback turns its arguments into calls of [`vfs`], and the result into one reply |
 //! | [`wakeup`] | how threads wait for the device: readers, bursts, polling, the pool |
-//! | [`fuse`] | the adapter: each callback turns its arguments into one call of [`vfs`] |
 //! | [`vfs`] | what an operation means: inodes, names, staging, commit, attributes |
-//! | [`tier`] | where content lives: memory tier, disk tier (backing directory), digests |
-//! | [`evict`] | which entries leave and why: pure policy, and the thread that carries it out |
 //! | [`kida`] | [`kida::BytecodeCache`], the engine's own cache class, over any directory |
+//! | [`stats`] | what a daemon tells about itself, for daemon and command line alike |
+//! | [`evict`] | which entries leave and why: the policy, which is a pure function, and what asks for a sweep |
+//! | [`tier`] | where content lives: memory tier, disk tier (backing directory), digests |
+//! | [`config`] | options with their defaults |
 //! | [`format`](mod@format) | entry framing, file names, marshal streams; no I/O |
 //! | [`layout`] | the private folder `.kidafs`: a name for each thing in it |
-//! | [`stats`] | what a daemon tells about itself, for daemon and command line alike |
-//! | [`config`], [`clock`] | options with their defaults; the source of time |
+//! | [`clock`] | the source of time |
+//!
+//! docs/ARCHITECTURE.md goes on from here: the life of a look-up, a store and an eviction, the states of a file, the
+//! locks and the threads.
 
 pub mod bell;
 pub mod cli;

@@ -26,7 +26,8 @@ pub struct Adapter {
     pub(super) readers: Arc<Readers>,
 }
 
-/// A request that is being answered; when this is dropped, the reply is out.
+/// A request in the hands of the thread that read it. When this is dropped that thread is done with it: the reply is
+/// out, or a thread of the pool will send it.
 pub(super) struct Handled<'a>(&'a Adapter);
 
 impl Drop for Handled<'_> {

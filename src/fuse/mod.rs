@@ -1,5 +1,5 @@
-//! The FUSE adapter. Each callback turns its arguments into one call of [`crate::vfs`], and the result
-//! into one reply; nothing here decides what an operation means.
+//! The FUSE adapter. Each callback turns its arguments into calls of [`crate::vfs`], most into one, and the result
+//! into one reply. What an operation means is decided there; here is decided which thread answers.
 
 mod adapter;
 mod callbacks;

@@ -122,8 +122,8 @@ impl Bursts {
         Duration::from_nanos(self.held.load(Ordering::Relaxed)).as_secs_f64()
     }
 
-    /// Called by the thread that answered a request, once the reply is out: begins a burst, or waits for the
-    /// next request without sleeping, for a moment.
+    /// Called by the thread that read a request, once it has replied or left the reply to the pool: begins a burst,
+    /// or waits for the next request without sleeping, for a moment.
     pub fn after_request(&self) {
         let now = self.now();
         let last = self.last_request.swap(now, Ordering::Relaxed);

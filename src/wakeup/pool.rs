@@ -1,4 +1,4 @@
-//! Threads for the requests that may wait for a disk to flush.
+//! The blocking pool: threads for what may wait for the disk, so that the readers of the device never do.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,11 +8,8 @@ use parking_lot::Mutex;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A few threads that run jobs, so that the threads that read from the kernel never wait for a flush.
-///
-/// The kernel lets one rename at a time into a directory, so there are never more jobs that could make
-/// progress than directories in use; flushes that do run at the same time share a commit of the
-/// filesystem's journal.
+/// A few threads that run jobs: look-ups and reads that found nothing in memory, renames that flush, and what is
+/// pushed into the page cache after those. Jobs that find all threads busy wait for one.
 #[derive(Debug)]
 pub(crate) struct Pool {
     jobs: Mutex<Option<Sender<Job>>>,

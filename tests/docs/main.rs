@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod map;
 mod metrics;
 mod performance;
 mod semantics;
