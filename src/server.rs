@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -76,7 +75,7 @@ pub fn serve(
         read_only: config.read_only,
         allow_other: config.allow_other,
     };
-    let backing = Backing::open(&backing_path(config, &mount_point)?, sharing)?;
+    let mut backing = Backing::open(&backing_path(config, &mount_point)?, sharing)?;
     let about = About {
         mount_point: mount_point.to_string_lossy().into_owned(),
         backing: backing.path().to_string_lossy().into_owned(),
@@ -99,9 +98,10 @@ pub fn serve(
         },
     )?;
     let (notices, queue) = mpsc::channel();
-    let root: OwnedFd = backing.directory().try_clone_to_owned()?;
-    let vfs = Vfs::open(
-        root,
+    let opened = backing.opened()?;
+    backing.leave_plain();
+    let vfs = Vfs::serve(
+        opened,
         config.clone(),
         Arc::new(SystemClock),
         Notices::new(notices),

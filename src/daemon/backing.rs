@@ -10,12 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::mountpoint;
-use crate::layout::{LOCK, PRIVATE_DIR};
+use crate::layout::{LOCK, PID, PRIVATE_DIR, STATS_JSON};
+use crate::tier::private::{self, Opened, Private, PrivateError};
 
 /// Mode of every directory made here: its owner's alone.
 const OWN: u32 = 0o700;
@@ -43,9 +44,9 @@ pub enum BackingError {
         /// The directory.
         path: PathBuf,
     },
-    /// Its private folder, or the lock in it, is not what kidafs makes.
+    /// Its private folder, or something in it, is not what kidafs makes.
     #[error(
-        "{} is not kidafs's own ({reason}): look at what it is, then remove it",
+        "{} is not kidafs's own ({reason}): look at what it is, then move it away",
         path.display()
     )]
     Planted {
@@ -98,6 +99,16 @@ pub enum BackingError {
 }
 
 impl BackingError {
+    fn private(dir: &Path, error: PrivateError) -> Self {
+        match error {
+            PrivateError::Planted { name, reason } => Self::Planted {
+                path: dir.join(name),
+                reason,
+            },
+            PrivateError::System { name, what, errno } => Self::new(&dir.join(name), what, errno),
+        }
+    }
+
     fn new(path: &Path, what: &'static str, errno: Errno) -> Self {
         let path = path.to_owned();
         match errno {
@@ -152,6 +163,8 @@ pub struct Backing {
     path: PathBuf,
     directory: OwnedFd,
     private: Option<OwnedFd>,
+    workshop: Option<Private>,
+    leaves_plain: bool,
     /// Held, not used: the lock ends when the last descriptor of this opening is closed.
     _lock: Option<File>,
 }
@@ -175,18 +188,61 @@ impl Backing {
             .map_err(|errno| BackingError::new(path, "look at", errno))?;
         check(path, &stat, sharing)?;
 
-        let locked = open_private(path, directory.as_fd())
-            .and_then(|private| Ok((lock(path, private.as_fd())?, private)));
-        let (private, lock) = match locked {
-            Ok((lock, private)) => (Some(private), Some(lock)),
-            Err(BackingError::ReadOnly { .. }) if sharing.read_only => (None, None),
-            Err(error) => return Err(error),
-        };
-        Ok(Self {
+        let mut backing = Self {
             path: path.to_owned(),
             directory,
-            private,
-            _lock: lock,
+            private: None,
+            workshop: None,
+            leaves_plain: false,
+            _lock: None,
+        };
+        match backing.lock(sharing.read_only) {
+            Err(BackingError::ReadOnly { .. }) if sharing.read_only => Ok(backing),
+            Err(_) if is_kidafs(backing.directory.as_fd()) => Err(BackingError::Locked {
+                path: path.to_owned(),
+                pid: None,
+            }),
+            Err(error) => Err(error),
+            Ok(()) => Ok(backing),
+        }
+    }
+
+    /// Opens and locks the private folder.
+    fn lock(&mut self, read_only: bool) -> Result<(), BackingError> {
+        let root = self.directory.as_fd();
+        let failed = |error| BackingError::private(&self.path, error);
+        let (folder, lock) = loop {
+            let folder = private::folder(root).map_err(failed)?;
+            match lock(&self.path, folder.as_fd()) {
+                Ok(lock) => break (folder, lock),
+                // The daemon that has just ended took the folder along.
+                Err(BackingError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        };
+        if !read_only {
+            self.workshop = Some(Private::open(root, folder.as_fd()).map_err(failed)?);
+        }
+        self.private = Some(folder);
+        self._lock = Some(lock);
+        Ok(())
+    }
+
+    /// Has the private folder go with this, unless something is kept in it for people to look at: after a clean
+    /// end the directory is a plain one.
+    pub fn leave_plain(&mut self) {
+        self.leaves_plain = true;
+    }
+
+    /// What serves the directory: a further descriptor of it, and what is below its private folder.
+    ///
+    /// # Errors
+    /// When there is no descriptor left.
+    pub fn opened(&mut self) -> io::Result<Opened> {
+        Ok(Opened {
+            root: self.directory.try_clone()?,
+            private: self.workshop.take(),
         })
     }
 
@@ -233,44 +289,26 @@ fn check(path: &Path, stat: &Stat, sharing: Sharing) -> Result<(), BackingError>
     Ok(())
 }
 
-fn open_private(path: &Path, directory: BorrowedFd<'_>) -> Result<OwnedFd, BackingError> {
-    let path = path.join(PRIVATE_DIR);
-    match rustix::fs::mkdirat(directory, PRIVATE_DIR, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        // Read-only, but an earlier mount may have left it.
-        Err(Errno::ROFS) => {}
-        Err(errno) => return Err(BackingError::new(&path, "create", errno)),
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let private =
-        rustix::fs::openat(directory, PRIVATE_DIR, flags, Mode::empty()).map_err(|errno| {
-            let path = path.clone();
-            match errno {
-                // O_DIRECTORY with O_NOFOLLOW says ENOTDIR of a symbolic link.
-                Errno::NOTDIR | Errno::LOOP => BackingError::Planted {
-                    path,
-                    reason: "it is a symbolic link or a file",
-                },
-                Errno::NOENT => BackingError::ReadOnly { path },
-                errno => BackingError::new(&path, "open", errno),
-            }
-        })?;
-    let stat =
-        rustix::fs::fstat(&private).map_err(|errno| BackingError::new(&path, "look at", errno))?;
-    if stat.st_uid != rustix::process::geteuid().as_raw() {
-        return Err(BackingError::Planted {
-            path,
-            reason: "another user owns it",
-        });
-    }
-    let others = Mode::RWXG | Mode::RWXO;
-    if Mode::from_raw_mode(stat.st_mode).intersects(others) {
-        match rustix::fs::fchmod(&private, Mode::RWXU) {
-            Ok(()) | Err(Errno::ROFS) => {}
-            Err(errno) => return Err(BackingError::new(&path, "chmod", errno)),
+/// Whether an open directory is that of a kidafs mount: another daemon was quicker.
+fn is_kidafs(directory: BorrowedFd<'_>) -> bool {
+    const FUSE: u64 = 0x6573_5546;
+    // Linux, include/uapi/linux/magic.h: FUSE_SUPER_MAGIC.
+    let is_fuse = rustix::fs::fstatfs(directory).is_ok_and(|fs| fs.f_type as u64 == FUSE);
+    is_fuse
+        && [STATS_JSON, PID].iter().all(|name| {
+            let path = Path::new(PRIVATE_DIR).join(name);
+            rustix::fs::statat(directory, &path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        })
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        if self.leaves_plain
+            && let (Some(folder), Some(_)) = (&self.private, &self._lock)
+        {
+            private::remove(self.directory.as_fd(), folder.as_fd());
         }
     }
-    Ok(private)
 }
 
 /// Takes the lock. It is the kernel's (flock), so that a dead daemon's lock is gone with it and
@@ -294,6 +332,7 @@ fn lock(path: &Path, private: BorrowedFd<'_>) -> Result<File, BackingError> {
         if FileType::from_raw_mode(held.st_mode) != FileType::RegularFile {
             return Err(planted("it is no regular file"));
         }
+        give_away(private, &file, &held).map_err(error)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::INTR) => continue,
@@ -317,6 +356,16 @@ fn lock(path: &Path, private: BorrowedFd<'_>) -> Result<File, BackingError> {
         }
         return Ok(file);
     }
+}
+
+/// The lock is whose folder it is in, so that he can serve the directory himself after root has.
+fn give_away(private: BorrowedFd<'_>, file: &File, held: &Stat) -> rustix::io::Result<()> {
+    let folder = rustix::fs::fstat(private)?;
+    if !rustix::process::geteuid().is_root() || held.st_uid == folder.st_uid {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(folder.st_uid), Gid::from_raw(folder.st_gid));
+    rustix::fs::fchown(file, Some(uid), Some(gid))
 }
 
 fn write_pid(file: &mut File) -> io::Result<()> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::{Errno, Result};
 
-use super::digest::{DIGEST_XATTR, Digest};
+use super::digest::{DIGEST_XATTR, Digest, Edition, Signature};
 
 /// Whether a file may take the place of another when it is given its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,13 +191,9 @@ pub struct Draft {
 }
 
 impl Draft {
-    pub(super) fn set_digest(&self, digest: &Digest) -> Result<()> {
-        rustix::fs::fsetxattr(
-            &self.fd,
-            DIGEST_XATTR,
-            digest.as_bytes(),
-            XattrFlags::empty(),
-        )
+    pub(super) fn set_digest(&self, digest: &Digest, edition: &Edition) -> Result<()> {
+        let stored = Signature::stored(digest, edition);
+        rustix::fs::fsetxattr(&self.fd, DIGEST_XATTR, &stored, XattrFlags::empty())
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, Stat, Timespec, Timestamps};
 
+use super::directory::Id;
+
 /// What a name in a backing directory stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FoundKind {
@@ -41,15 +43,27 @@ pub struct Found {
     pub mtime: SystemTime,
     /// Last change of the attributes.
     pub ctime: SystemTime,
-    /// The filesystem it is on; a directory on another one is a foreign mount.
-    pub device: u64,
+    /// What it is, whatever its name. A directory on another device is a foreign mount.
+    pub id: Id,
 }
 
 /// The umask-free mode bits of a `st_mode`.
 const PERMISSIONS: u32 = 0o7777;
 
-pub(super) fn mode(bits: u32) -> Mode {
-    Mode::from_raw_mode(bits & PERMISSIONS)
+/// The mode of a file on disk. Without set-id bits: the backing directory may be on a filesystem that heeds them,
+/// which the mount never does.
+pub(super) fn file_mode(bits: u32) -> Mode {
+    Mode::from_raw_mode(bits & 0o1777)
+}
+
+/// The mode of a directory on disk: set-group-id means there that what is made in it has its group.
+pub(super) fn directory_mode(bits: u32) -> Mode {
+    Mode::from_raw_mode(bits & 0o3777)
+}
+
+/// The time of a file's last change.
+pub(super) fn mtime(stat: &Stat) -> SystemTime {
+    time(stat.st_mtime, stat.st_mtime_nsec)
 }
 
 fn time(secs: i64, nanos: u64) -> SystemTime {
@@ -108,15 +122,15 @@ pub(super) fn found(name: OsString, kind: FoundKind, stat: &Stat) -> Found {
         name,
         kind,
         size: u64::try_from(stat.st_size).unwrap_or(0),
-        allocated: u64::try_from(stat.st_blocks)
-            .unwrap_or(0)
-            .saturating_mul(512),
         mode: stat.st_mode & PERMISSIONS,
         uid: stat.st_uid,
         gid: stat.st_gid,
         atime: time(stat.st_atime, stat.st_atime_nsec),
         mtime: time(stat.st_mtime, stat.st_mtime_nsec),
         ctime: time(stat.st_ctime, stat.st_ctime_nsec),
-        device: stat.st_dev,
+        id: Id::of(stat),
+        allocated: u64::try_from(stat.st_blocks)
+            .unwrap_or(0)
+            .saturating_mul(512),
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, Result};
 
 /// Files kept at the most, and their bytes. The oldest go first.
@@ -37,7 +37,10 @@ impl Quarantine {
             let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
             if let Some(number) = number_of(&name) {
                 let stat = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-                kept.push((number, name, u64::try_from(stat.st_size).unwrap_or(0)));
+                // A directory was not put there by us, and could not be removed to make room.
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    kept.push((number, name, u64::try_from(stat.st_size).unwrap_or(0)));
+                }
             }
         }
         kept.sort_unstable();
@@ -50,7 +53,9 @@ impl Quarantine {
     /// Moves `name` out of `dir` into the quarantine.
     pub(super) fn take(&self, dir: impl AsFd, name: &OsStr) -> Result<()> {
         let mut kept = self.kept.lock();
-        let number = kept.last().map_or(1, |(number, _, _)| number + 1);
+        let number = kept
+            .last()
+            .map_or(1, |(number, _, _)| number.saturating_add(1));
         let size = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?.st_size;
         let bytes = name.as_bytes();
         let mut inside = format!("{number}.").into_bytes();
@@ -64,7 +69,8 @@ impl Quarantine {
             let (_, oldest, _) = kept.remove(0);
             match rustix::fs::unlinkat(&self.dir, &oldest, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
+                // What was to be set aside is: the rest is not the caller's concern.
+                Err(error) => log::warn!("{oldest:?} stays in the quarantine: {error}"),
             }
         }
         Ok(())

@@ -297,7 +297,9 @@ impl Vfs {
         if let Some(target) = replaced {
             self.hold(target, &to.place());
         }
-        let renamed = self.rename_names(from, to, false, || self.renamed(sides, source, target));
+        let renamed = self.rename_names(from, to, (source, None), || {
+            self.renamed(sides, source, target)
+        });
         if let (Err(_), Some(target)) = (&renamed, replaced) {
             self.unhold(target);
         }
@@ -322,17 +324,25 @@ impl Vfs {
     }
 
     /// Renames on disk, and has `in_tree` make the tree agree before anybody can tell.
+    /// With a second inode, which is at `to`, the two change places.
     fn rename_names(
         &self,
         from: &Side<'_>,
         to: &Side<'_>,
-        exchange: bool,
+        (moved, exchanged): (&Arc<Node>, Option<&Arc<Node>>),
         in_tree: impl FnOnce(),
     ) -> Result<Flushed> {
         let (old, new) = (from.folder()?, to.folder()?);
         let replacing = (old.replacing(), new.replacing());
-        self.disk
-            .rename((&old.disk, from.name), (&new.disk, to.name), exchange)?;
+        let directory = |node: &Arc<Node>| node.folder().map(|folder| folder.disk.clone());
+        let (moved, exchange) = (directory(moved), exchanged.is_some());
+        let exchanged = exchanged.and_then(directory);
+        self.disk.rename(
+            (&old.disk, from.name),
+            (&new.disk, to.name),
+            exchange,
+            (moved.as_ref(), exchanged.as_ref()),
+        )?;
         in_tree();
         drop(replacing);
         if self.config.durability != Durability::Power {
@@ -354,7 +364,7 @@ impl Vfs {
     ) -> Result<Flushed> {
         let first = self.persist_at(source, &from.place(), from.folder()?)?;
         let second = self.persist_at(target, &to.place(), to.folder()?)?;
-        let flushed = self.rename_names(from, to, true, || {
+        let flushed = self.rename_names(from, to, (source, Some(target)), || {
             for (node, side) in [(source, to), (target, from)] {
                 let place = side.place();
                 if let Ok(folder) = side.folder() {

@@ -1,6 +1,5 @@
 //! Reading content, from wherever it is.
 
-use std::ffi::OsStr;
 use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,10 +9,10 @@ use rustix::io::Errno;
 
 use super::Vfs;
 use super::error::{Error, Result};
+use super::judge::Judgement;
 use super::node::{Body, Content, Held, Node, Place};
-use crate::format;
 use crate::format::engine::{HEAD_LEN, Kind as Form};
-use crate::tier::{Digest, DiskFile, Patience};
+use crate::tier::{Digest, DiskFile, Found, Patience};
 
 /// Bytes that were read: shared with the memory tier where possible.
 #[derive(Debug)]
@@ -103,12 +102,11 @@ impl Vfs {
             };
             return match held {
                 Some(Held::Bytes(bytes)) => Ok(shared(bytes, offset, len)),
-                Some(Held::File(file)) => Ok(Bytes::Owned(self.read_disk(
-                    &file,
-                    offset,
-                    len as usize,
-                    patience,
-                )?)),
+                Some(Held::File(file)) => {
+                    self.check_held(&node, &file, patience)?;
+                    let bytes = self.read_disk(&file, offset, len as usize, patience)?;
+                    Ok(Bytes::Owned(bytes))
+                }
                 None => match self.committed(&node, patience) {
                     Ok(Some(Committed::Whole(bytes))) => Ok(shared(bytes, offset, len)),
                     Ok(Some(Committed::File(file))) => Ok(Bytes::Owned(self.read_disk(
@@ -152,10 +150,13 @@ impl Vfs {
             return Ok(Some(Committed::Whole(bytes)));
         }
         let version = node.version.load(Ordering::Acquire);
-        let found = self.load(node, patience)?;
-        if found.is_some() {
+        let before = node.meta.lock().attr;
+        let loaded = self.load(node, patience)?;
+        if let Some((_, file)) = &loaded {
+            self.follow(node, &before, file);
             node.verified.store(true, Ordering::Release);
         }
+        let found = loaded.map(|(content, _)| content);
         if let (Some(Committed::Whole(bytes)), Some(content)) = (&found, node.content()) {
             let content = content.lock();
             // A change in place, or a commit of one, that came meanwhile has newer content.
@@ -173,14 +174,18 @@ impl Vfs {
     ///
     /// The file is found by its name, which a commit, an eviction or a rename may give to another file at
     /// any time. So names are locked, or shown afterwards to have stayed as they were.
-    pub(super) fn load(&self, node: &Node, patience: Patience) -> Result<Option<Committed>> {
+    pub(super) fn load(
+        &self,
+        node: &Node,
+        patience: Patience,
+    ) -> Result<Option<(Committed, Found)>> {
         if let Some(place) = node.place()
             && let Some(folder) = place.parent.folder()
             && let Some(sequence) = folder.stable_sequence()
             // A rename that ended before the sequence was read has moved it.
             && node.is_at(&place)
         {
-            let found = self.load_named(&place, patience);
+            let found = self.load_named(node, &place, patience);
             if folder.sequence.load(Ordering::Acquire) == sequence {
                 return found.map(Some);
             }
@@ -194,52 +199,46 @@ impl Vfs {
             };
             let _names = folder.names.lock();
             if node.is_at(&place) {
-                return self.load_named(&place, patience).map(Some);
+                return self.load_named(node, &place, patience).map(Some);
             }
         }
     }
 
-    fn load_named(&self, place: &Place, patience: Patience) -> Result<Committed> {
+    /// Reads what a name in the backing directory stands for, and checks it, with what was found there.
+    fn load_named(
+        &self,
+        node: &Node,
+        place: &Place,
+        patience: Patience,
+    ) -> Result<(Committed, Found)> {
         let Some(folder) = place.parent.folder() else {
             return Err(Error::Stale);
         };
         let file = self.disk.open_file(&folder.disk, &place.name)?;
-        let size = self.disk.size(&file)?;
-        if !self.memory.fits(size) && size > self.config.max_entry {
-            return Ok(Committed::File(file));
+        let found = self.disk.look(&file)?;
+        if !self.memory.fits(found.size) && found.size > self.config.max_entry {
+            self.check_large(node, &place.name, &file, &found, patience)?;
+            return Ok((Committed::File(file), found));
         }
-        let len = usize::try_from(size).map_err(|_| Error::TooLarge)?;
+        let len = usize::try_from(found.size).map_err(|_| Error::TooLarge)?;
         let bytes = self.read_disk(&file, 0, len, patience)?;
         let head = &bytes[..bytes.len().min(HEAD_LEN)];
         let form = self.engines.recognise(Path::new(&*place.name), head);
-        let sound = match (self.disk.digest(&file)?, form) {
-            // Nobody's is served as it is.
-            (_, Form::Foreign) | (None, Form::Misformed(_)) => true,
-            (Some(digest), _) => digest == Digest::of(&bytes),
-            (None, _) => self.adopt_content(&file, &place.name, &bytes),
+        let judgement = self.judge(&file, &place.name, &found, || Ok(Digest::of(&bytes)))?;
+        let sound = match (judgement, form) {
+            (Judgement::Sound, _) => true,
+            // Nobody's is not ours to set aside.
+            (Judgement::Damaged, Form::Foreign) => return Err(Error::Damaged),
+            (Judgement::Damaged, _) => false,
+            // Nor to sign.
+            (Judgement::New, Form::Foreign | Form::Misformed(_)) => true,
+            (Judgement::New, _) => self.adopt_content(&file, &place.name, &found, &bytes),
         };
         if sound {
-            Ok(Committed::Whole(bytes.into()))
+            Ok((Committed::Whole(bytes.into()), found))
         } else {
             Err(Error::Corrupt)
         }
-    }
-
-    /// Judges content without a digest by its form: it was written to the plain directory while no daemon
-    /// was there. What is whole is given a digest; false: it is not.
-    fn adopt_content(&self, file: &DiskFile, name: &OsStr, bytes: &[u8]) -> bool {
-        if let Some(entry) = self.config.pattern.parse_name(name)
-            && !is_whole(&entry, bytes)
-        {
-            return false;
-        }
-        if self.disk.has_digests()
-            && !self.config.read_only
-            && let Err(error) = self.disk.sign(file, &Digest::of(bytes))
-        {
-            log::debug!("{name:?} gets no digest: {error}");
-        }
-        true
     }
 
     /// What the kernel's page cache lacks of a file that has just been committed: its last page, which
@@ -313,9 +312,9 @@ impl Vfs {
         }
         let bytes = match self.memory.get(node.ino) {
             Some(bytes) => bytes,
-            None => match self.load_named(place, Patience::Any) {
-                Ok(Committed::Whole(bytes)) => bytes,
-                Ok(Committed::File(_)) | Err(_) => return,
+            None => match self.load_named(node, place, Patience::Any) {
+                Ok((Committed::Whole(bytes), _)) => bytes,
+                Ok((Committed::File(_), _)) | Err(_) => return,
             },
         };
         *content = Content::Held(Held::Bytes(bytes));
@@ -336,12 +335,4 @@ impl Vfs {
 pub(super) fn is_buffered(node: &Node) -> bool {
     node.content()
         .is_some_and(|content| matches!(*content.lock(), Content::Buffered(_)))
-}
-
-/// Whether an entry is framed as it should be and its code would unmarshal. Streams of interpreters
-/// that the reader does not know pass, and so do the formats of later engines.
-fn is_whole(name: &format::EntryName<'_>, bytes: &[u8]) -> bool {
-    format::is_unknown_format(bytes)
-        || format::Entry::parse(bytes)
-            .is_ok_and(|entry| !name.is_readable() || format::marshal::check(entry.code).is_ok())
 }

@@ -59,6 +59,9 @@ pub enum Error {
     /// Content that does not match its digest.
     #[error("the content does not match its digest")]
     Corrupt,
+    /// As [`Error::Corrupt`], of a file that is nobody's entry: it stays where it is, and is not served.
+    #[error("the content does not match its digest, and the file is no cache entry")]
+    Damaged,
     /// An owner or a group that the daemon may not give to a file.
     #[error("the daemon may not give a file to this owner or group ({0})")]
     Owner(Errno),
@@ -95,7 +98,7 @@ impl Error {
             Self::TooLarge => Errno::FBIG,
             Self::StagingFull | Self::NoRoom | Self::TooManyAttributes => Errno::NOSPC,
             Self::ReadOnly => Errno::ROFS,
-            Self::Lost | Self::Corrupt => Errno::IO,
+            Self::Lost | Self::Corrupt | Self::Damaged => Errno::IO,
             Self::NoAttribute => Errno::NODATA,
             Self::UnsupportedAttribute => Errno::OPNOTSUPP,
             Self::WouldWait => Errno::AGAIN,

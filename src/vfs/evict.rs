@@ -545,8 +545,8 @@ impl Vfs {
             }
         });
         for (node, used) in due {
-            let noted = self.on_disk(&node, |dir, name| {
-                self.disk.set_times(dir, name, Some(used), None)
+            let noted = self.on_disk(&node, |dir, name, known| {
+                self.disk.set_times(dir, name, known, Some(used), None)
             });
             match noted {
                 Ok(()) => node.meta.lock().attr.atime = used,

@@ -101,11 +101,12 @@ impl Vfs {
     }
 
     fn set_met(&self, first: SystemTime, known: SystemTime) -> bool {
+        let text = Met::text(first, known);
         let set = self.disk.set_xattr(
             &self.disk.root(),
             OsStr::new("."),
-            OsStr::new(MET_XATTR),
-            Met::text(first, known).as_bytes(),
+            super::setattr::known(&self.root),
+            (OsStr::new(MET_XATTR), text.as_bytes()),
             XattrFlags::empty(),
         );
         if let Err(error) = &set {

@@ -14,6 +14,7 @@ mod data;
 mod error;
 mod evict;
 mod hidden;
+mod judge;
 mod met;
 mod names;
 mod node;
@@ -28,7 +29,6 @@ mod setattr;
 mod standing;
 mod xattrs;
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -51,6 +51,7 @@ use crate::config::Config;
 use crate::evict::Trigger;
 use crate::format::engine::Engines;
 pub use crate::tier::Patience;
+use crate::tier::private::Opened;
 use crate::tier::{DiskTier, Faults, MemoryTier};
 use buffer::Staging;
 use met::Met;
@@ -129,14 +130,28 @@ impl Vfs {
         about: About,
         faults: Option<Arc<dyn Faults>>,
     ) -> Result<Self> {
+        Self::serve(root.into(), config, clock, notices, about, faults)
+    }
+
+    /// As [`Vfs::open`], for a directory whose private folder is open and checked already.
+    ///
+    /// # Errors
+    /// As [`Vfs::open`].
+    pub fn serve(
+        root: Opened,
+        config: Config,
+        clock: Arc<dyn Clock>,
+        notices: Notices,
+        about: About,
+        faults: Option<Arc<dyn Faults>>,
+    ) -> Result<Self> {
         let disk = DiskTier::open(root, config.read_only, faults)?;
         let found = disk.root_found()?;
-        let top = disk.open_dir(&disk.root(), OsStr::new("."))?;
         let root = Arc::new(Node::new(
             ROOT,
             scan::attr_of(&found),
             None,
-            Body::Directory(Box::new(Folder::new(top))),
+            Body::Directory(Box::new(Folder::new(disk.root()))),
         ));
         let vfs = Self {
             memory: MemoryTier::new(config.memory),
@@ -168,7 +183,7 @@ impl Vfs {
         vfs.nodes.insert(ROOT, Arc::clone(&root));
         // Nobody else has it yet.
         let _ = vfs.met.set(vfs.recall());
-        vfs.scan(&root, found.device)?;
+        vfs.scan(&root, found.id.device)?;
         vfs.remember();
         Ok(vfs)
     }

@@ -175,7 +175,8 @@ impl Vfs {
             let mut attr = self.attr_for(parent, mode, caller);
             attr.mode |= parent.meta.lock().attr.mode & SET_GROUP_ID;
             attr.size = super::BLOCK;
-            let disk = self.disk.make_dir(&folder.disk, name, attr.mode)?;
+            let owner = (attr.uid, attr.gid);
+            let disk = self.disk.make_dir(&folder.disk, name, attr.mode, owner)?;
             Ok((attr, Body::Directory(Box::new(Folder::new(disk)))))
         })
     }
@@ -194,7 +195,8 @@ impl Vfs {
         self.make(parent, name, |parent, folder| {
             let mut attr = self.attr_for(parent, 0o777, caller);
             attr.size = target.len() as u64;
-            self.disk.make_symlink(&folder.disk, name, target)?;
+            let owner = (attr.uid, attr.gid);
+            self.disk.make_symlink(&folder.disk, name, target, owner)?;
             Ok((attr, Body::Symlink(target.into())))
         })
     }
@@ -216,25 +218,7 @@ impl Vfs {
             return Err(Error::Exists);
         }
         let (attr, body) = make(&parent, folder)?;
-        if let Err(error) = self.own(folder, name, &attr) {
-            // The first error is the one to tell.
-            let _ = match body {
-                Body::Directory(_) => self.disk.remove_dir(&folder.disk, name),
-                _ => self.disk.unlink(&folder.disk, name),
-            };
-            return Err(error);
-        }
         Ok(self.enter(&parent, name, attr, body).stat())
-    }
-
-    /// Gives what was just made in the backing directory to its owner, where that is not the daemon's user.
-    fn own(&self, folder: &Folder, name: &OsStr, attr: &Attr) -> Result<()> {
-        let uid = Some(attr.uid).filter(|uid| *uid != rustix::process::geteuid().as_raw());
-        let gid = Some(attr.gid).filter(|gid| *gid != rustix::process::getegid().as_raw());
-        if uid.is_some() || gid.is_some() {
-            self.disk.set_owner(&folder.disk, name, uid, gid)?;
-        }
-        Ok(())
     }
 
     /// The target of a symbolic link.

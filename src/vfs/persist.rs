@@ -15,6 +15,7 @@ use super::commit::{Flushed, is_full};
 use super::content::is_buffered;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Node, Place, Xattrs};
+use super::setattr::known;
 use crate::bell::Bell;
 use crate::config::Durability;
 use crate::tier::{DIGEST_XATTR, Draft, Publish, Stamp};
@@ -235,9 +236,13 @@ impl Vfs {
     /// set since, by who copied it. That the file gets to the backing directory only now is not to be seen.
     fn keep_times(&self, parent: &Node, folder: &Folder) {
         let mtime = parent.meta.lock().attr.mtime;
-        let kept = self
-            .disk
-            .set_times(&folder.disk, OsStr::new("."), None, Some(mtime));
+        let kept = self.disk.set_times(
+            &folder.disk,
+            OsStr::new("."),
+            known(parent),
+            None,
+            Some(mtime),
+        );
         if let Err(error) = kept {
             log::debug!("a directory's time cannot be kept: {error}");
         }
@@ -301,6 +306,7 @@ impl Vfs {
         let (draft, digest) = buffer.take_draft().ok_or(Error::Stale)?;
         let stamp = Stamp {
             digest,
+            size: buffer.bytes().len() as u64,
             mode: attr.mode,
             uid: attr.uid,
             gid: attr.gid,

@@ -67,7 +67,7 @@ impl Vfs {
                 if parent.ino == ROOT && found.name == PRIVATE_DIR {
                     continue;
                 }
-                let Some(body) = self.body_of(folder, &found, device)? else {
+                let Some(body) = self.body_of(folder, &found, device) else {
                     log::warn!(
                         "{:?} in the backing directory is not served: it is neither file, directory nor link",
                         found.name
@@ -126,16 +126,16 @@ impl Vfs {
         }
     }
 
-    fn body_of(&self, folder: &Folder, found: &Found, device: u64) -> Result<Option<Body>> {
-        Ok(match &found.kind {
+    fn body_of(&self, folder: &Folder, found: &Found, device: u64) -> Option<Body> {
+        match &found.kind {
             FoundKind::File => Some(Body::File(Mutex::new(Content::Committed))),
             FoundKind::Symlink(target) => Some(Body::Symlink(target.as_os_str().into())),
-            FoundKind::Directory if found.device == device => {
-                let disk = self.disk.open_dir(&folder.disk, &found.name)?;
+            FoundKind::Directory if found.id.device == device => {
+                let disk = self.disk.directory(&folder.disk, found);
                 Some(Body::Directory(Box::new(Folder::new(disk))))
             }
             FoundKind::Directory | FoundKind::Other => None,
-        })
+        }
     }
 
     /// Makes an inode and enters it in its directory.

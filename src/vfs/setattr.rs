@@ -1,13 +1,27 @@
 //! Changing attributes.
 
+use std::ffi::OsStr;
 use std::time::SystemTime;
 
 use super::Vfs;
 use super::attr::{Attr, Changes, Kind, SetTime, Stat};
 use super::error::{Error, Result};
 use super::node::{Body, Node};
+use crate::tier::{Directory, Known, Thing};
 
 const SET_ID: u32 = 0o6000;
+
+/// What an inode's name in the backing directory stands for, as far as the tree knows.
+pub(super) fn known(node: &Node) -> Known {
+    Known {
+        kind: match node.kind() {
+            Kind::File => Thing::File,
+            Kind::Directory => Thing::Directory,
+            Kind::Symlink => Thing::Symlink,
+        },
+        uid: node.meta.lock().attr.uid,
+    }
+}
 
 impl Vfs {
     /// Changes attributes: in memory for a staged file, in the backing directory as well for all else.
@@ -36,14 +50,14 @@ impl Vfs {
         Ok(node.stat())
     }
 
-    /// Runs `apply` on the inode's name in the backing directory, if it has one.
+    /// Runs `apply` on the inode's name in the backing directory, if it has one, and on what that stands for.
     pub(super) fn on_disk(
         &self,
         node: &Node,
-        apply: impl Fn(&crate::tier::Directory, &std::ffi::OsStr) -> rustix::io::Result<()>,
+        apply: impl Fn(&Directory, &OsStr, Known) -> rustix::io::Result<()>,
     ) -> Result<()> {
         if node.ino == super::ROOT {
-            return Ok(apply(&self.disk.root(), std::ffi::OsStr::new("."))?);
+            return Ok(apply(&self.disk.root(), OsStr::new("."), known(node))?);
         }
         loop {
             let Some(place) = node.place() else {
@@ -57,7 +71,7 @@ impl Vfs {
                 continue;
             }
             if self.is_on_disk(node) {
-                apply(&folder.disk, &place.name)?;
+                apply(&folder.disk, &place.name, known(node))?;
             }
             return Ok(());
         }
@@ -79,13 +93,15 @@ impl Vfs {
                 ..before
             })?;
         }
-        self.on_disk(node, |dir, name| {
+        self.on_disk(node, |dir, name, mut known| {
             if owned {
-                self.disk.set_owner(dir, name, changes.uid, changes.gid)?;
+                self.disk
+                    .set_owner(dir, name, known, changes.uid, changes.gid)?;
+                known.uid = changes.uid.unwrap_or(known.uid);
             }
-            match node.kind() {
-                Kind::Symlink => Ok(()),
-                Kind::File | Kind::Directory => self.disk.set_mode(dir, name, mode),
+            match known.kind {
+                Thing::Symlink => Ok(()),
+                Thing::File | Thing::Directory => self.disk.set_mode(dir, name, known, mode),
             }
         })?;
         let now = self.now();
@@ -109,8 +125,8 @@ impl Vfs {
         if atime.is_none() && mtime.is_none() {
             return Ok(());
         }
-        self.on_disk(node, |dir, name| {
-            self.disk.set_times(dir, name, atime, mtime)
+        self.on_disk(node, |dir, name, known| {
+            self.disk.set_times(dir, name, known, atime, mtime)
         })?;
         let mut meta = node.meta.lock();
         meta.attr.atime = atime.unwrap_or(meta.attr.atime);

@@ -10,7 +10,8 @@ use super::Vfs;
 use super::content::is_buffered;
 use super::error::{Error, Result};
 use super::node::{Content, Node};
-use crate::tier::DIGEST_XATTR;
+use super::setattr::known;
+use crate::tier::{DIGEST_XATTR, Digest, Known};
 
 /// How many bytes of extended attributes a file may have before it is committed.
 const STAGED_LIMIT: usize = 64 * 1024;
@@ -18,6 +19,14 @@ const STAGED_LIMIT: usize = 64 * 1024;
 /// Whether `key` is in the only name space that is served.
 pub(super) fn is_user(key: &OsStr) -> bool {
     key.as_bytes().starts_with(b"user.")
+}
+
+/// An attribute's value as it is shown: of a digest not the note of which edition it is of.
+fn shown(key: &OsStr, value: Vec<u8>) -> Vec<u8> {
+    match Digest::from_stored(&value) {
+        Some(digest) if key == DIGEST_XATTR => digest.as_bytes().to_vec(),
+        _ => value,
+    }
 }
 
 enum At<T> {
@@ -47,7 +56,10 @@ impl Vfs {
         })? {
             At::Done(value) => Ok(value),
             At::Disk if key == DIGEST_XATTR && is_buffered(&node) => Err(Error::NoAttribute),
-            At::Disk => self.at(&node, |dir, name| self.disk.xattr(dir, name, key)),
+            At::Disk => self.at(&node, |dir, name, _| {
+                let value = self.disk.xattr(dir, name, key)?;
+                Ok(shown(key, value))
+            }),
         }
     }
 
@@ -64,7 +76,7 @@ impl Vfs {
             Ok(xattrs.iter().map(|(key, _)| key.clone()).collect())
         })? {
             At::Done(keys) => keys,
-            At::Disk => match self.at(&node, |dir, name| self.disk.xattrs(dir, name)) {
+            At::Disk => match self.at(&node, |dir, name, _| self.disk.xattrs(dir, name)) {
                 Err(error) if error.errno() == Errno::OPNOTSUPP => Vec::new(),
                 other => other?,
             },
@@ -107,8 +119,8 @@ impl Vfs {
         })?;
         match done {
             At::Done(()) => Ok(()),
-            At::Disk => self.at(&node, |dir, name| {
-                self.disk.set_xattr(dir, name, key, value, flags)
+            At::Disk => self.at(&node, |dir, name, known| {
+                self.disk.set_xattr(dir, name, known, (key, value), flags)
             }),
         }
     }
@@ -136,7 +148,9 @@ impl Vfs {
         })?;
         match done {
             At::Done(()) => Ok(()),
-            At::Disk => self.at(&node, |dir, name| self.disk.remove_xattr(dir, name, key)),
+            At::Disk => self.at(&node, |dir, name, known| {
+                self.disk.remove_xattr(dir, name, known, key)
+            }),
         }
     }
 
@@ -166,10 +180,10 @@ impl Vfs {
     fn at<T>(
         &self,
         node: &Node,
-        apply: impl FnOnce(&crate::tier::Directory, &OsStr) -> rustix::io::Result<T>,
+        apply: impl FnOnce(&crate::tier::Directory, &OsStr, Known) -> rustix::io::Result<T>,
     ) -> Result<T> {
         if node.ino == super::ROOT {
-            return Ok(apply(&self.disk.root(), OsStr::new("."))?);
+            return Ok(apply(&self.disk.root(), OsStr::new("."), known(node))?);
         }
         let place = node.place().ok_or(Error::NoAttribute)?;
         let folder = place.parent.folder().ok_or(Error::Stale)?;
@@ -177,6 +191,6 @@ impl Vfs {
         if !node.is_at(&place) {
             return Err(Error::NoAttribute);
         }
-        Ok(apply(&folder.disk, &place.name)?)
+        Ok(apply(&folder.disk, &place.name, known(node))?)
     }
 }

@@ -8,6 +8,7 @@ mod support;
 use support as common;
 
 mod bounded;
+mod descriptors;
 mod faults;
 mod model;
 mod plan;

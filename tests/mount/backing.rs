@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::support::daemon::is_mount_root;
+use crate::support::entries;
 use crate::support::mount::{Mount, wait_for};
 
 fn names(dir: &Path) -> BTreeSet<OsString> {
@@ -103,11 +104,42 @@ fn changed_in_place_while_unmounted() {
     let mut mount = Mount::new(&[]);
     let path = mount.commit("entry", "content");
     mount.umount();
-    fs::write(&path, "changed").unwrap();
+    fs::write(&path, "edited by hand").unwrap();
     mount.mount(&[]);
-    assert!(!path.exists());
+    assert_eq!(fs::read(&path).unwrap(), b"edited by hand");
+    mount.umount();
+    // And once more, now that it has a digest of its own.
+    fs::write(&path, "").unwrap();
+    mount.mount(&[]);
+    assert_eq!(fs::read(&path).unwrap(), b"");
+    assert_eq!(mount.stats().quarantined, 0);
+}
+
+#[test]
+fn damaged_while_unmounted() {
+    let mut mount = Mount::new(&[]);
+    let name = |number| entries::name("a.html", number);
+    let entry = |number| mount.commit(&name(number), entries::content(number, 3_000));
+    let (flipped, torn) = (entry(1), entry(2));
+    let nobodys = mount.commit("notes.txt", "content");
+    mount.umount();
+    let mut bits = fs::read(&flipped).unwrap();
+    bits[1_000] ^= 4;
+    for (path, damaged) in [(&flipped, &bits[..]), (&torn, b""), (&nobodys, b"cOntent")] {
+        let time = fs::metadata(path).unwrap().modified().unwrap();
+        fs::write(path, damaged).unwrap();
+        // What a medium does to content leaves the time alone.
+        let file = fs::File::options().append(true).open(path).unwrap();
+        file.set_modified(time).unwrap();
+    }
+    mount.mount(&[]);
+    assert!(!flipped.exists() && !torn.exists());
     assert!(mount.log().contains("corrupt"), "{}", mount.log());
-    assert_eq!(mount.stats().quarantined, 1);
+    assert_eq!(mount.stats().quarantined, 2);
+    // What is no entry is not ours to set aside.
+    let error = fs::read(&nobodys).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5));
+    assert!(mount.backing().join("notes.txt").exists());
 }
 
 #[test]
@@ -133,14 +165,14 @@ fn private() {
     mount.umount();
     assert_eq!(
         names(mount.dir()),
-        [".kidafs", "entry", "sub"].map(OsString::from).into()
+        ["entry", "sub"].map(OsString::from).into()
     );
     assert_eq!(names(&mount.path("sub")), ["entry".into()].into());
-    let mode = fs::metadata(mount.path(".kidafs")).unwrap().mode();
-    assert_eq!(mode & 0o7777, 0o700);
-    // Removed with all that is in it, it is made anew.
-    fs::remove_dir_all(mount.path(".kidafs")).unwrap();
     mount.mount(&[]);
+    let mode = fs::metadata(mount.backing().join(".kidafs"))
+        .unwrap()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o700);
     assert_eq!(fs::read(mount.path("entry")).unwrap(), b"content");
 }
 
