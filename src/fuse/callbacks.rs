@@ -16,7 +16,9 @@ use super::adapter::Adapter;
 use super::capabilities::Capabilities;
 use super::convert::{file_attr, file_type, set_time};
 use super::replies::GENERATION;
-use crate::vfs::{BLOCK, Caller, Changes, Error, NAME_MAX, Operation, Patience, RenameMode};
+use crate::vfs::{
+    BLOCK, Caller, Changes, Error, NAME_MAX, Operation, Patience, RenameMode, Renamed,
+};
 
 /// 'Never ask again': the kernel then answers EOPNOTSUPP by itself (Linux, fs/fuse/xattr.c). Else it asks before
 /// the first write to each file, for `security.capability`, and `ls -l` twice for each file.
@@ -210,29 +212,26 @@ impl Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (parent, new_parent) = (parent.0, new_parent.0);
-        let committing = self.vfs.committing(parent, name);
         let replies = self.replies.clone();
-        if self.vfs.rename_flushes(parent, name) {
-            let (name, new_name) = (name.to_owned(), new_name.to_owned());
-            return self.waiting.run(move || {
-                let vfs = &replies.vfs;
-                let renamed = vfs.rename((parent, &name), (new_parent, &new_name), mode);
-                replies.committed(committing, renamed, reply);
-            });
-        }
-        let renamed = self
-            .vfs
-            .rename((parent, name), (new_parent, new_name), mode);
-        match committing {
-            // Storing a page waits for who has it locked, perhaps for a read that has to be answered first.
-            Some(ino) if renamed.is_ok() && self.vfs.tail(ino).is_some() => {
-                let answer = move || replies.committed(committing, renamed, reply);
-                match self.readers.errand() {
-                    Some(_on_errand) => answer(),
-                    None => self.waiting.run(answer),
-                }
+        let (from, to) = ((parent, name), (new_parent, new_name));
+        match self.vfs.rename(from, to, mode, Patience::None) {
+            Err(Error::WouldWait) => {
+                let (name, new_name) = (name.to_owned(), new_name.to_owned());
+                self.waiting.run(move || {
+                    let (from, to) = (
+                        (parent, name.as_os_str()),
+                        (new_parent, new_name.as_os_str()),
+                    );
+                    let renamed = replies.vfs.rename(from, to, mode, Patience::Any);
+                    replies.renamed(renamed, reply);
+                });
             }
-            _ => self.replies.done(Operation::Rename, renamed, reply),
+            // Storing a page waits for who has it locked, perhaps for a read that has to be answered first.
+            renamed @ Ok(Renamed { push: Some(_) }) => match self.readers.errand() {
+                Some(_on_errand) => replies.renamed(renamed, reply),
+                None => self.waiting.run(move || replies.renamed(renamed, reply)),
+            },
+            renamed => replies.renamed(renamed, reply),
         }
     }
 

@@ -8,7 +8,7 @@ use fuser::{
 };
 
 use super::convert::{errno, file_attr, missing};
-use crate::vfs::{Bytes, Error, Kind, Operation, Result, Stat, Vfs};
+use crate::vfs::{Bytes, Error, Kind, Operation, Renamed, Result, Stat, Tail, Vfs};
 
 /// Inode numbers are never used again.
 pub(super) const GENERATION: Generation = Generation(0);
@@ -38,27 +38,25 @@ impl Replies {
         Arc::clone(&self.kernel)
     }
 
-    /// The answer to a rename that commits inode `ino`: first the kernel is given what its page cache lacks of
-    /// it, so that the first reader need not ask. Not from a thread that answers reads: it may wait for one.
-    pub(super) fn committed(&self, ino: Option<u64>, renamed: Result<()>, reply: ReplyEmpty) {
-        if let (Ok(()), Some(ino), Some(kernel)) = (&renamed, ino, self.kernel.get())
-            && let Err(error) = self.push_tail(kernel, ino)
+    /// The answer to a rename: first the kernel is given what its page cache lacks of the file that was committed, so that the first reader need not ask. Not from a thread that answers reads: it may wait for one.
+    pub(super) fn renamed(&self, renamed: Result<Renamed>, reply: ReplyEmpty) {
+        if let Ok(Renamed { push: Some(tail) }) = &renamed
+            && let Some(kernel) = self.kernel.get()
+            && let Err(error) = self.push(kernel, tail)
         {
             // It will be read when it is wanted.
-            log::debug!("the last page of inode {ino} was not taken: {error}");
+            log::debug!("the last page of inode {} was not taken: {error}", tail.ino);
         }
-        self.done(Operation::Rename, renamed, reply);
+        self.done(Operation::Rename, renamed.map(drop), reply);
     }
 
-    fn push_tail(&self, kernel: &Notifier, ino: u64) -> std::io::Result<()> {
-        let Some(tail) = self.vfs.tail(ino) else {
-            return Ok(());
-        };
-        kernel.store(INodeNo(ino), tail.offset as u64, tail.bytes())?;
-        if self.vfs.is_version(ino, tail.version) {
+    fn push(&self, kernel: &Notifier, tail: &Tail) -> std::io::Result<()> {
+        let ino = INodeNo(tail.ino);
+        kernel.store(ino, tail.offset as u64, tail.bytes())?;
+        if self.vfs.is_current(tail) {
             return Ok(());
         }
-        kernel.inval_inode(INodeNo(ino), 0, 0)
+        kernel.inval_inode(ino, 0, 0)
     }
 
     /// How long the kernel may use a name without asking. The one look-up that a hot entry makes after it

@@ -8,10 +8,13 @@ use rustix::io::Errno;
 
 use super::Vfs;
 use super::attr::Kind;
+use super::content::Tail;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Name, Node, Place};
 use super::notice::Notice;
+use super::persist::{PATIENT, Ready, Unflushed};
 use crate::config::Durability;
+use crate::tier::Patience;
 
 /// What a rename does with a name that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,9 +28,12 @@ pub enum RenameMode {
     Exchange,
 }
 
-/// How the flush went that followed a rename. The rename itself has been done by then, in the backing
-/// directory, so the tree in memory follows it either way.
-pub(super) type Flushed = Result<()>;
+/// What a rename that was done leaves to do.
+#[derive(Debug, Default)]
+pub struct Renamed {
+    /// What the kernel's page cache lacks of the file that was committed, to be stored there before the answer.
+    pub push: Option<Tail>,
+}
 
 /// One side of a rename.
 struct Side<'a> {
@@ -59,43 +65,124 @@ impl Vfs {
     ///
     /// # Errors
     /// ENOENT, EEXIST, EISDIR, ENOTDIR, ENOTEMPTY, EINVAL (a directory into itself), EROFS, ENAMETOOLONG,
-    /// ESTALE, EPERM in the hidden folder; those of the backing filesystem, ENOSPC among them.
-    pub fn rename(&self, from: (u64, &OsStr), to: (u64, &OsStr), mode: RenameMode) -> Result<()> {
+    /// ESTALE, EPERM in the hidden folder; with [`Patience::None`] EAGAIN if the medium or another thread would have to
+    /// be waited for; that of the write that failed, if a file is not whole; those of the backing filesystem, ENOSPC
+    /// among them.
+    pub fn rename(
+        &self,
+        from: (u64, &OsStr),
+        to: (u64, &OsStr),
+        mode: RenameMode,
+        patience: Patience,
+    ) -> Result<Renamed> {
         self.check_writable()?;
         self.check_name(from.0, from.1)?;
         self.check_name(to.0, to.1)?;
-        let source = self.child_of(from)?;
-        let target = self.child_of(to)?;
         let sides = (self.side(from)?, self.side(to)?);
-        let source = source.ok_or(Error::NoEntry)?;
+        let source = sides.0.child()?.ok_or(Error::NoEntry)?;
+        let target = sides.1.child()?;
         if !self.check_names(&sides, &source, target.as_ref(), mode)? {
-            return Ok(());
+            return Ok(Renamed::default());
         }
-        self.check_whole(&source, to)?;
+        if patience == Patience::None && self.rename_waits(&source, mode) {
+            return Err(Error::WouldWait);
+        }
+        let began = Instant::now();
+        self.prepare_side(&source, to, mode)?;
         if let (Some(target), RenameMode::Exchange) = (&target, mode) {
-            self.check_whole(target, from)?;
+            self.prepare_side(target, from, mode)?;
         }
-        let size = self.staged_size(from)?;
-        if let Some(size) = size {
-            let replaced = target.as_deref().filter(|_| mode != RenameMode::Exchange);
+        let committing = !self.is_on_disk(&source);
+        let size = match committing {
+            true => source.meta.lock().attr.size,
+            false => 0,
+        };
+        if committing {
+            let replaced = target.as_deref();
+            if patience == Patience::None && !self.has_room(size, replaced) {
+                return Err(Error::WouldWait);
+            }
             self.make_room(size, replaced)?;
         }
-        let renamed = match self.try_rename(from, to, mode) {
-            Err(error) if is_full(&error) => {
-                let spared: Vec<u64> = [&source]
-                    .into_iter()
-                    .chain(&target)
-                    .map(|node| node.ino)
-                    .collect();
-                if !self.relieve(size.unwrap_or(0), &spared) {
-                    return Err(error);
-                }
-                self.try_rename(from, to, mode)
+        let mut renamed = self.rename_until_done(&sides, &source, mode, patience);
+        if let Err(error) = &renamed
+            && is_full(error)
+        {
+            let spared: Vec<u64> = std::iter::once(&source)
+                .chain(&target)
+                .map(|node| node.ino)
+                .collect();
+            if self.relieve(size, &spared) {
+                renamed = self.rename_until_done(&sides, &source, mode, patience);
             }
-            result => result,
+        }
+        let unflushed = renamed?;
+        if committing {
+            self.in_place_changed(&source);
+        }
+        self.flush(&unflushed)?;
+        if committing {
+            self.counters.commit(began.elapsed());
+        }
+        Ok(Renamed {
+            push: committing.then(|| self.tail(&source)).flatten(),
+        })
+    }
+
+    /// Whether renaming it waits for the medium, or for more than one file.
+    fn rename_waits(&self, source: &Node, mode: RenameMode) -> bool {
+        if source.kind() == Kind::Directory
+            || mode == RenameMode::Exchange
+            || self.config.durability == Durability::Power
+        {
+            return true;
+        }
+        let Some(content) = source.content() else {
+            return false;
         };
-        // A flush that failed is no reason to rename once more: that has been done.
-        renamed?
+        let on_disk = self.is_on_disk(source);
+        match content.try_lock().as_deref() {
+            Some(Content::Buffered(buffer)) => on_disk || buffer.flush_wanted,
+            Some(_) => false,
+            None => true,
+        }
+    }
+
+    /// Has a rename to `to` find on disk what it moves there; what is staged is committed by the rename itself.
+    fn prepare_side(&self, source: &Arc<Node>, to: (u64, &OsStr), mode: RenameMode) -> Result<()> {
+        self.check_whole(source, to)?;
+        if self.is_on_disk(source) || mode == RenameMode::Exchange {
+            self.persist(source)?;
+        }
+        Ok(())
+    }
+
+    /// Tries until nothing comes in between.
+    fn rename_until_done(
+        &self,
+        sides: &(Side<'_>, Side<'_>),
+        source: &Arc<Node>,
+        mode: RenameMode,
+        patience: Patience,
+    ) -> Result<Unflushed> {
+        let (from, to) = sides;
+        for attempt in 1.. {
+            let target = to.child()?;
+            let staged = mode != RenameMode::Exchange && !self.is_on_disk(source);
+            let ready = if staged
+                && attempt < PATIENT
+                && !self.may_wait(source, to.name, target.as_deref())
+            {
+                let replaces = target.is_some_and(|target| self.is_on_disk(&target));
+                self.ready(source, &from.place(), Some(replaces))?
+            } else {
+                None
+            };
+            if let Some(unflushed) = self.try_rename(sides, source, (mode, patience), ready)? {
+                return Ok(unflushed);
+            }
+        }
+        Err(Error::Stale)
     }
 
     /// Fails if a file that is to be renamed to `to` is not whole. What is in a directory is committed.
@@ -110,77 +197,49 @@ impl Vfs {
         Ok(())
     }
 
-    fn child_of(&self, (parent, name): (u64, &OsStr)) -> Result<Option<Arc<Node>>> {
-        let parent = self.directory(parent)?;
-        let Some(folder) = parent.folder() else {
-            return Err(Error::NotADirectory);
-        };
-        Ok(folder.children.read().get(name).cloned())
-    }
-
-    /// The inode that renaming this name would commit, if it is staged.
-    pub fn committing(&self, parent: u64, name: &OsStr) -> Option<u64> {
-        let node = self.child_of((parent, name)).ok()??;
-        (!self.is_on_disk(&node)).then_some(node.ino)
-    }
-
-    /// Whether renaming this name waits for the medium.
-    pub fn rename_flushes(&self, parent: u64, name: &OsStr) -> bool {
-        let asked = || {
-            let parent = self.directory(parent).ok()?;
-            let source = parent.folder()?.children.read().get(name).cloned()?;
-            let content = source.content()?.lock();
-            Some(matches!(&*content, Content::Buffered(buffer) if buffer.flush_wanted))
-        };
-        self.config.durability == Durability::Power || asked().unwrap_or(false)
-    }
-
-    /// The size of a file that a rename is about to commit; `None` if that is nothing of the kind.
-    fn staged_size(&self, from: (u64, &OsStr)) -> Result<Option<u64>> {
-        let staged = self.child_of(from)?.filter(|node| !self.is_on_disk(node));
-        Ok(staged.map(|node| node.meta.lock().attr.size))
-    }
-
+    /// `None`: something came in between, so that it is to be tried again. With [`Patience::None`] it is not waited for
+    /// those who change names in the same directories.
     fn try_rename(
         &self,
-        from: (u64, &OsStr),
-        to: (u64, &OsStr),
-        mode: RenameMode,
-    ) -> Result<Flushed> {
-        let sides = (self.side(from)?, self.side(to)?);
-        let (from, to) = &sides;
+        sides: &(Side<'_>, Side<'_>),
+        source: &Arc<Node>,
+        (mode, patience): (RenameMode, Patience),
+        ready: Option<Ready>,
+    ) -> Result<Option<Unflushed>> {
+        let (from, to) = sides;
         let (first, second) = if from.parent.ino <= to.parent.ino {
             (from.folder()?, to.folder()?)
         } else {
             (to.folder()?, from.folder()?)
         };
-        let _first = first.names.lock();
-        let _second = (from.parent.ino != to.parent.ino).then(|| second.names.lock());
-
-        let source = from.child()?.ok_or(Error::NoEntry)?;
+        let _first = first.lock_names(patience)?;
+        let _second = match from.parent.ino == to.parent.ino {
+            true => None,
+            false => Some(second.lock_names(patience)?),
+        };
+        let found = from.child()?.ok_or(Error::NoEntry)?;
+        if found.ino != source.ino {
+            // What has the name now was not there when this was asked for.
+            return Err(Error::NoEntry);
+        }
         let target = to.child()?;
-        if !self.check_names(&sides, &source, target.as_ref(), mode)? {
-            return Ok(Ok(()));
+        if !self.check_names(sides, source, target.as_ref(), mode)? {
+            return Ok(Some(Unflushed::default()));
         }
         if let (Some(target), RenameMode::Exchange) = (&target, mode) {
-            return self.exchange(from, to, &source, target);
+            return self.exchange(sides, source, target);
         }
-        let began = Instant::now();
-        let committing = !self.is_on_disk(&source);
-        let flushed = if !committing {
-            self.rename_on_disk(&sides, &source, target.as_ref())?
-        } else if self.may_wait(&source, to.name, target.as_deref()) {
-            self.commit_in_memory(to, &source, target.as_ref())?;
-            self.renamed(&sides, &source, target.as_ref());
-            Ok(())
-        } else {
-            self.commit(&sides, &source, target.as_ref())?
-        };
-        if committing {
-            self.in_place_changed(&source);
-            self.counters.commit(began.elapsed());
+        if self.is_on_disk(source) {
+            return self
+                .rename_on_disk(sides, source, target.as_ref())
+                .map(Some);
         }
-        Ok(flushed)
+        if self.may_wait(source, to.name, target.as_deref()) {
+            self.commit_in_memory(to, source, target.as_ref())?;
+            self.renamed(sides, source, target.as_ref());
+            return Ok(Some(Unflushed::default()));
+        }
+        self.commit(sides, source, target.as_ref(), ready)
     }
 
     /// What a rename may do with these names; false: nothing is to be done.
@@ -222,39 +281,49 @@ impl Vfs {
                 .is_some_and(|content| unflushed(&content.lock()))
     }
 
-    /// Publishes a staged file's content under its final name.
+    /// Publishes a staged file's content under its final name. `None`: it is not the one that is ready.
     fn commit(
         &self,
         sides: &(Side<'_>, Side<'_>),
         source: &Arc<Node>,
         target: Option<&Arc<Node>>,
-    ) -> Result<Flushed> {
-        let to = &sides.1;
+        ready: Option<Ready>,
+    ) -> Result<Option<Unflushed>> {
+        let (from, to) = sides;
         let (Some(content), folder) = (source.content(), to.folder()?) else {
             return Err(Error::Stale);
         };
         let mut content = content.lock();
         let Content::Buffered(buffer) = &mut *content else {
-            return Err(Error::Stale);
+            return Ok(None);
         };
         if let Some(error) = source.broken() {
             return Err(error);
         }
-        let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
-        let mut draft = self.draft(source, buffer, None)?;
         let replaced = target.filter(|target| self.is_on_disk(target));
+        let replaces = replaced.is_some();
+        let mut ready = match ready {
+            Some(ready) if ready.is_of(source, replaces) => ready,
+            Some(_) => return Ok(None),
+            None => {
+                let ready = self.write_draft(source, buffer, &from.place(), replaces)?;
+                self.flush_ready(&ready)?;
+                ready
+            }
+        };
+        self.stamp_again(source, buffer, &ready)?;
+        ready.set_replaces(replaces);
         if let Some(target) = replaced {
             self.hold(target, &to.place());
         }
-        let replaces = replaced.is_some();
-        let published = self.publish(&mut draft, folder, to.name, replaces, flush, || {
+        let published = self.publish(&mut ready, folder, to.name, || {
             self.settle(source, &mut content);
             self.renamed(sides, source, target);
         });
         if let (Err(_), Some(target)) = (&published, replaced) {
             self.unhold(target);
         }
-        published
+        published.map(|()| Some(ready.unflushed([&to.parent])))
     }
 
     /// Publishes a staged file in memory only (`--durability async`). Until it is persisted the backing
@@ -282,16 +351,14 @@ impl Vfs {
         Ok(())
     }
 
-    /// Renames what the backing directory has under its old name. Content changed in place is
-    /// committed there first, so that the rename moves the whole.
+    /// Renames what the backing directory has under its old name.
     fn rename_on_disk(
         &self,
         sides: &(Side<'_>, Side<'_>),
         source: &Arc<Node>,
         target: Option<&Arc<Node>>,
-    ) -> Result<Flushed> {
+    ) -> Result<Unflushed> {
         let (from, to) = sides;
-        let persisted = self.persist_at(source, &from.place(), from.folder()?)?;
         self.look_again(source, from)?;
         let replaced = target.filter(|target| self.is_on_disk(target));
         if let Some(target) = replaced {
@@ -303,7 +370,7 @@ impl Vfs {
         if let (Err(_), Some(target)) = (&renamed, replaced) {
             self.unhold(target);
         }
-        Ok(persisted.unwrap_or(Ok(())).and(renamed?))
+        renamed
     }
 
     /// A file that was there before the daemon, and has not been read since, may have been written on by who
@@ -331,9 +398,9 @@ impl Vfs {
         to: &Side<'_>,
         (moved, exchanged): (&Arc<Node>, Option<&Arc<Node>>),
         in_tree: impl FnOnce(),
-    ) -> Result<Flushed> {
+    ) -> Result<Unflushed> {
         let (old, new) = (from.folder()?, to.folder()?);
-        let replacing = (old.replacing(), new.replacing());
+        let _replacing = (old.replacing(), new.replacing());
         let directory = |node: &Arc<Node>| node.folder().map(|folder| folder.disk.clone());
         let (moved, exchange) = (directory(moved), exchanged.is_some());
         let exchanged = exchanged.and_then(directory);
@@ -344,27 +411,27 @@ impl Vfs {
             (moved.as_ref(), exchanged.as_ref()),
         )?;
         in_tree();
-        drop(replacing);
-        if self.config.durability != Durability::Power {
-            return Ok(Ok(()));
+        let mut unflushed = Unflushed::default();
+        if self.config.durability == Durability::Power {
+            unflushed.folders.push(Arc::clone(&to.parent));
+            if from.parent.ino != to.parent.ino {
+                unflushed.folders.push(Arc::clone(&from.parent));
+            }
         }
-        let mut flushed = self.disk.flush_dir(&new.disk);
-        if from.parent.ino != to.parent.ino {
-            flushed = flushed.and(self.disk.flush_dir(&old.disk));
-        }
-        Ok(flushed.map_err(Error::from))
+        Ok(unflushed)
     }
 
     fn exchange(
         &self,
-        from: &Side<'_>,
-        to: &Side<'_>,
+        sides: &(Side<'_>, Side<'_>),
         source: &Arc<Node>,
         target: &Arc<Node>,
-    ) -> Result<Flushed> {
-        let first = self.persist_at(source, &from.place(), from.folder()?)?;
-        let second = self.persist_at(target, &to.place(), to.folder()?)?;
-        let flushed = self.rename_names(from, to, (source, Some(target)), || {
+    ) -> Result<Option<Unflushed>> {
+        let (from, to) = sides;
+        if !self.is_on_disk(source) || !self.is_on_disk(target) {
+            return Err(Error::NoEntry);
+        }
+        let unflushed = self.rename_names(from, to, (source, Some(target)), || {
             for (node, side) in [(source, to), (target, from)] {
                 let place = side.place();
                 if let Ok(folder) = side.folder() {
@@ -375,8 +442,7 @@ impl Vfs {
             }
             self.touched(from, to);
         })?;
-        let persisted = first.unwrap_or(Ok(())).and(second.unwrap_or(Ok(())));
-        Ok(persisted.and(flushed))
+        Ok(Some(unflushed))
     }
 
     /// Makes the tree in memory agree with a rename that has been done on disk.

@@ -47,14 +47,20 @@ fn shared(bytes: Arc<[u8]>, offset: u64, len: u32) -> Bytes {
 /// The page cache's unit, on the machines with larger pages as well: a smaller one does no harm.
 const PAGE: usize = 4096;
 
-/// See [`Vfs::tail`].
+/// What the kernel's page cache lacks of a file that was just committed.
+///
+/// To be stored there before the rename is answered: until then who wrote the file is waiting, and a write
+/// that comes later cannot be overtaken. If [`Vfs::is_current`] does not hold afterwards another thread has
+/// written meanwhile, and the kernel's copy must be invalidated.
 #[derive(Debug, Clone)]
 pub struct Tail {
+    /// The inode number.
+    pub ino: u64,
     content: Arc<[u8]>,
     /// Where it begins.
     pub offset: usize,
     /// The inode's version that it is of.
-    pub version: u64,
+    version: u64,
 }
 
 impl Tail {
@@ -244,29 +250,26 @@ impl Vfs {
     /// What the kernel's page cache lacks of a file that has just been committed: its last page, which
     /// engines fill in part only. (Pages that were written whole are there: Linux, fs/fuse/file.c,
     /// fuse_fill_write_pages.) `None`: nothing, or it is not known to lack it.
-    ///
-    /// To be stored there before the rename is answered: until then who wrote the file is waiting, and a write
-    /// that comes later cannot be overtaken. If [`Vfs::is_version`] does not hold afterwards another thread has
-    /// written meanwhile, and the kernel's copy must be invalidated.
-    pub fn tail(&self, ino: u64) -> Option<Tail> {
-        let node = self.node(ino).ok()?;
+    pub(super) fn tail(&self, node: &Node) -> Option<Tail> {
+        let ino = node.ino;
         let version = node.version.load(Ordering::Acquire);
-        if node.was_read.load(Ordering::Acquire) || is_buffered(&node) {
+        if node.was_read.load(Ordering::Acquire) || is_buffered(node) {
             return None;
         }
         let content = self.memory.peek(ino)?;
         let offset = content.len() - content.len() % PAGE;
         (offset < content.len()).then_some(Tail {
+            ino,
             content,
             offset,
             version,
         })
     }
 
-    /// Whether an inode's content is still what it was at `version`.
-    pub fn is_version(&self, ino: u64, version: u64) -> bool {
-        self.node(ino)
-            .is_ok_and(|node| node.version.load(Ordering::Acquire) == version)
+    /// Whether the inode's content is still what it was.
+    pub fn is_current(&self, tail: &Tail) -> bool {
+        self.node(tail.ino)
+            .is_ok_and(|node| node.version.load(Ordering::Acquire) == tail.version)
     }
 
     /// Keeps the content of `node` readable for the programs that have it open, before its name goes.

@@ -370,6 +370,13 @@ impl Vfs {
         }
     }
 
+    /// Whether a file of `size` bytes fits the budget as it is, in the place of `replaced`.
+    pub(super) fn has_room(&self, size: u64, replaced: Option<&Node>) -> bool {
+        let (needed, files) = needed(size, replaced);
+        self.bytes.load(Ordering::Relaxed).saturating_add(needed) <= self.max_size()
+            && self.entries.load(Ordering::Relaxed).saturating_add(files) <= self.max_entries()
+    }
+
     /// Makes sure that a file of `size` bytes fits the budget before it is committed, evicting if it must.
     /// `replaced` is the file whose name it takes: what that counts becomes free with the commit, and only then.
     ///
@@ -379,13 +386,8 @@ impl Vfs {
     /// # Errors
     /// ENOSPC if it does not fit whatever is evicted.
     pub(super) fn make_room(&self, size: u64, replaced: Option<&Node>) -> Result<()> {
-        let freed = replaced.map_or(0, |node| node.charged.load(Ordering::Acquire));
-        let needed = super::scan::charge(size).saturating_sub(freed.saturating_sub(1));
-        let files = u64::from(freed == 0);
-        let fits = || {
-            self.bytes.load(Ordering::Relaxed).saturating_add(needed) <= self.max_size()
-                && self.entries.load(Ordering::Relaxed).saturating_add(files) <= self.max_entries()
-        };
+        let (needed, files) = needed(size, replaced);
+        let fits = || self.has_room(size, replaced);
         if fits() {
             return Ok(());
         }
@@ -563,4 +565,11 @@ impl Vfs {
         self.bytes.load(Ordering::Relaxed) > self.max_size()
             || self.entries.load(Ordering::Relaxed) > self.max_entries()
     }
+}
+
+/// The bytes and files by which a file of `size` bytes makes the cache larger, in the place of `replaced`.
+fn needed(size: u64, replaced: Option<&Node>) -> (u64, u64) {
+    let freed = replaced.map_or(0, |node| node.charged.load(Ordering::Acquire));
+    let bytes = super::scan::charge(size).saturating_sub(freed.saturating_sub(1));
+    (bytes, u64::from(freed == 0))
 }

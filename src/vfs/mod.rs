@@ -37,7 +37,7 @@ use std::time::{Duration, SystemTime};
 use dashmap::DashMap;
 
 pub use attr::{Attr, BLOCK, Caller, Changes, Kind, SetTime, Stat};
-pub use commit::RenameMode;
+pub use commit::{RenameMode, Renamed};
 pub use content::{Bytes, Tail};
 pub use counters::{Counters, Operation};
 pub use error::{Error, Result};

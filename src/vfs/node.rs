@@ -4,14 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::attr::{Attr, Kind, Stat};
 use super::buffer::Buffer;
 use super::children::Children;
-use super::error::Error;
+use super::error::{Error, Result};
 use super::standing::Standing;
-use crate::tier::{Directory, DiskFile};
+use crate::tier::{Directory, DiskFile, Patience};
 
 /// A name, shared by the directory that lists it and the inode that has it.
 pub(super) type Name = Arc<OsStr>;
@@ -115,6 +115,17 @@ impl Folder {
     fn links(&self) -> u32 {
         let folders = self.folders.load(Ordering::Relaxed);
         u32::try_from(folders).unwrap_or(u32::MAX).saturating_add(2)
+    }
+
+    /// The right to change names in this directory.
+    ///
+    /// # Errors
+    /// With [`Patience::None`] EAGAIN while another thread has it.
+    pub(super) fn lock_names(&self, patience: Patience) -> Result<MutexGuard<'_, ()>> {
+        match patience {
+            Patience::Any => Ok(self.names.lock()),
+            Patience::None => self.names.try_lock().ok_or(Error::WouldWait),
+        }
     }
 
     /// Marks the time during which names in the backing directory stand for something else than in

@@ -10,15 +10,16 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::Vfs;
+use super::attr::Attr;
 use super::buffer::Buffer;
-use super::commit::{Flushed, is_full};
+use super::commit::is_full;
 use super::content::is_buffered;
 use super::error::{Error, Result};
 use super::node::{Content, Folder, Node, Place, Xattrs};
 use super::setattr::known;
 use crate::bell::Bell;
 use crate::config::Durability;
-use crate::tier::{DIGEST_XATTR, Draft, Publish, Stamp};
+use crate::tier::{DIGEST_XATTR, Digest, Draft, Publish, Stamp};
 
 /// How long a file that is written in place must be left alone before it is committed.
 const QUIET: Duration = Duration::from_secs(1);
@@ -37,6 +38,57 @@ pub(super) struct InPlace {
 struct State {
     files: HashMap<u64, Changed>,
     stopped: bool,
+}
+
+/// Attempts after which a file that is written all the time is committed with the locks held.
+pub(super) const PATIENT: u32 = 4;
+
+/// A backing file with a file's content, which has no name yet.
+#[derive(Debug)]
+pub(super) struct Ready {
+    draft: Draft,
+    digest: Digest,
+    /// What the inode was when it was written.
+    version: u64,
+    attr: Attr,
+    /// Extended attributes of the file that it replaces, where the inode has none of its own.
+    kept: Option<Xattrs>,
+    flush: bool,
+    replaces: bool,
+}
+
+impl Ready {
+    /// Whether it is still what the inode is, and does what it was made for.
+    pub(super) fn is_of(&self, node: &Node, replaces: bool) -> bool {
+        self.version == node.version.load(Ordering::Acquire)
+            && (self.replaces == replaces || !self.flush)
+    }
+
+    pub(super) fn set_replaces(&mut self, replaces: bool) {
+        self.replaces = replaces;
+    }
+
+    /// What is left to be flushed once it has its name in one of `parents`.
+    pub(super) fn unflushed<'a>(
+        self,
+        parents: impl IntoIterator<Item = &'a Arc<Node>>,
+    ) -> Unflushed {
+        match self.flush {
+            true => Unflushed {
+                draft: (!self.replaces).then_some(self.draft),
+                folders: parents.into_iter().cloned().collect(),
+            },
+            false => Unflushed::default(),
+        }
+    }
+}
+
+/// What has its name, and is to be put on the medium when no lock is held any more.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Unflushed {
+    draft: Option<Draft>,
+    pub(super) folders: Vec<Arc<Node>>,
 }
 
 /// What became of the files that waited to be committed.
@@ -177,17 +229,23 @@ impl Vfs {
         if !self.is_on_disk(node) && node.place().is_some() {
             self.make_room(size, None)?;
         }
-        match self.try_persist(node) {
+        let persisted = match self.try_persist(node) {
             Err(error) if is_full(&error) && self.relieve(size, &[node.ino]) => {
                 self.try_persist(node)
             }
             result => result,
-        }?
-        .map_or(Ok(false), |flushed| flushed.map(|()| true))
+        };
+        match persisted? {
+            Some(unflushed) => self.flush(&unflushed).map(|()| true),
+            None => Ok(false),
+        }
     }
 
-    fn try_persist(&self, node: &Arc<Node>) -> Result<Option<Flushed>> {
-        loop {
+    fn try_persist(&self, node: &Arc<Node>) -> Result<Option<Unflushed>> {
+        let Some(content) = node.content() else {
+            return Ok(None);
+        };
+        for attempt in 1.. {
             let Some(place) = node.place() else {
                 self.in_place_settled(node.ino);
                 return Ok(None);
@@ -195,41 +253,138 @@ impl Vfs {
             let Some(folder) = place.parent.folder() else {
                 return Err(Error::Stale);
             };
+            let mut ready = match attempt {
+                // Somebody writes to it all the time: it is written with the locks held.
+                PATIENT.. => None,
+                _ => match self.ready(node, &place, None)? {
+                    None => return Ok(None),
+                    ready => ready,
+                },
+            };
             let _names = folder.names.lock();
-            if node.is_at(&place) {
-                return self.persist_at(node, &place, folder);
+            if !node.is_at(&place) {
+                continue;
             }
+            let mut content = content.lock();
+            let Content::Buffered(buffer) = &mut *content else {
+                self.in_place_settled(node.ino);
+                return Ok(None);
+            };
+            if ready.is_none() {
+                let written = self.write_draft(node, buffer, &place, buffer.on_disk)?;
+                self.flush_ready(&written)?;
+                ready = Some(written);
+            }
+            let replaces = buffer.on_disk;
+            let Some(mut ready) = ready.filter(|ready| ready.is_of(node, replaces)) else {
+                continue;
+            };
+            self.stamp_again(node, buffer, &ready)?;
+            ready.set_replaces(replaces);
+            self.publish(&mut ready, folder, &place.name, || {
+                self.settle(node, &mut content);
+            })?;
+            self.keep_times(&place.parent, folder);
+            return Ok(Some(ready.unflushed([&place.parent])));
         }
+        Err(Error::Stale)
     }
 
-    /// As [`Vfs::persist`], for a caller that holds the names of the directory. `None`: there was nothing
-    /// to commit; else it is committed, and how the flush went.
-    pub(super) fn persist_at(
+    /// Writes a file's content to a draft, and flushes that if it has to be on the medium before it gets its name, with
+    /// no lock of a directory held. `replaced`: whether it will replace a file; `None`: the one that it changes,
+    /// if any. `None` is returned for a file that has no uncommitted content.
+    pub(super) fn ready(
         &self,
-        node: &Arc<Node>,
+        node: &Node,
         place: &Place,
-        folder: &Folder,
-    ) -> Result<Option<Flushed>> {
+        replaced: Option<bool>,
+    ) -> Result<Option<Ready>> {
         let Some(content) = node.content() else {
             return Ok(None);
         };
-        let mut content = content.lock();
-        let Content::Buffered(buffer) = &mut *content else {
-            self.in_place_settled(node.ino);
-            return Ok(None);
+        let ready = {
+            let mut content = content.lock();
+            let Content::Buffered(buffer) = &mut *content else {
+                self.in_place_settled(node.ino);
+                return Ok(None);
+            };
+            let replaces = replaced.unwrap_or(buffer.on_disk);
+            self.write_draft(node, buffer, place, replaces)?
         };
-        let flush = buffer.flush_wanted || self.config.durability == Durability::Power;
-        let kept = match buffer.own_xattrs {
-            true => None,
-            false => Some(self.user_xattrs(folder, &place.name)?),
+        self.flush_ready(&ready)?;
+        Ok(Some(ready))
+    }
+
+    pub(super) fn flush_ready(&self, ready: &Ready) -> Result<()> {
+        if ready.flush && ready.replaces {
+            self.disk.flush_draft(&ready.draft)?;
+        }
+        Ok(())
+    }
+
+    /// A backing file with a buffer's content and an inode's attributes, ready for its name.
+    pub(super) fn write_draft(
+        &self,
+        node: &Node,
+        buffer: &mut Buffer,
+        place: &Place,
+        replaces: bool,
+    ) -> Result<Ready> {
+        let version = node.version.load(Ordering::Acquire);
+        let kept = match (buffer.own_xattrs, place.parent.folder()) {
+            (false, Some(folder)) => Some(self.user_xattrs(folder, &place.name)?),
+            _ => None,
         };
-        let mut draft = self.draft(node, buffer, kept.as_ref())?;
-        let replaces = buffer.on_disk;
-        let flushed = self.publish(&mut draft, folder, &place.name, replaces, flush, || {
-            self.settle(node, &mut content);
-        })?;
-        self.keep_times(&place.parent, folder);
-        Ok(Some(flushed))
+        let attr = node.meta.lock().attr;
+        buffer.settle(Some((&self.disk, attr.mode)))?;
+        let (draft, digest) = buffer.take_draft().ok_or(Error::Stale)?;
+        let ready = Ready {
+            draft,
+            digest,
+            version,
+            attr,
+            kept,
+            flush: buffer.flush_wanted || self.config.durability == Durability::Power,
+            replaces,
+        };
+        self.stamp(&ready, &ready.attr, buffer)?;
+        Ok(ready)
+    }
+
+    fn stamp(&self, ready: &Ready, attr: &Attr, buffer: &Buffer) -> Result<()> {
+        let stamp = Stamp {
+            digest: ready.digest,
+            size: buffer.bytes().len() as u64,
+            mode: attr.mode,
+            uid: attr.uid,
+            gid: attr.gid,
+            atime: attr.atime,
+            mtime: attr.mtime,
+            xattrs: ready.kept.as_ref().unwrap_or(&buffer.xattrs),
+        };
+        Ok(self.disk.finish(&ready.draft, &stamp)?)
+    }
+
+    /// Gives a draft the inode's attributes, if those were changed since it was written.
+    pub(super) fn stamp_again(&self, node: &Node, buffer: &Buffer, ready: &Ready) -> Result<()> {
+        let attr = node.meta.lock().attr;
+        match attr == ready.attr {
+            true => Ok(()),
+            false => self.stamp(ready, &attr, buffer),
+        }
+    }
+
+    /// Puts on the medium what has its name already. No lock is held meanwhile.
+    pub(super) fn flush(&self, unflushed: &Unflushed) -> Result<()> {
+        if let Some(draft) = &unflushed.draft {
+            self.disk.flush_draft(draft)?;
+        }
+        for node in &unflushed.folders {
+            if let Some(folder) = node.folder() {
+                self.disk.flush_dir(&folder.disk)?;
+            }
+        }
+        Ok(())
     }
 
     /// The directory changed when its file was made, or not at all if that was there before; perhaps its times were
@@ -248,30 +403,24 @@ impl Vfs {
         }
     }
 
-    /// Gives a draft its name, has `in_tree` make the tree agree before anybody can tell, and with `flush` puts both on
-    /// the medium. `Ok(Err(_))`: it has its name, but
-    /// may not survive a power cut.
+    /// Gives a draft its name, and has `in_tree` make the tree agree before anybody can tell. The caller holds the names.
     ///
     /// What replaces a file is on the medium before it does. What is new gets its name first, so that one
     /// flush of the filesystem's journal covers both; torn by a power cut, its digest gives it away.
     pub(super) fn publish(
         &self,
-        draft: &mut Draft,
+        ready: &mut Ready,
         folder: &Folder,
         name: &OsStr,
-        replaces: bool,
-        flush: bool,
         in_tree: impl FnOnce(),
-    ) -> Result<Flushed> {
-        if flush && replaces {
-            self.disk.flush_draft(draft)?;
-        }
-        let replacing = folder.replacing();
-        let how = if replaces {
+    ) -> Result<()> {
+        let _replacing = folder.replacing();
+        let how = if ready.replaces {
             Publish::Replace
         } else {
             Publish::New
         };
+        let draft = &mut ready.draft;
         match self.disk.publish(draft, &folder.disk, name, how) {
             // Something that is not served, or was put there behind our back: a rename replaces it.
             Err(Errno::EXIST) => self
@@ -280,42 +429,7 @@ impl Vfs {
             result => result?,
         }
         in_tree();
-        drop(replacing);
-        if !flush {
-            return Ok(Ok(()));
-        }
-        let draft = if replaces {
-            Ok(())
-        } else {
-            self.disk.flush_draft(draft)
-        };
-        Ok(draft
-            .and_then(|()| self.disk.flush_dir(&folder.disk))
-            .map_err(Error::from))
-    }
-
-    /// A backing file with a buffer's content and an inode's attributes, ready for its name.
-    pub(super) fn draft(
-        &self,
-        node: &Node,
-        buffer: &mut Buffer,
-        kept: Option<&Xattrs>,
-    ) -> Result<Draft> {
-        let attr = node.meta.lock().attr;
-        buffer.settle(Some((&self.disk, attr.mode)))?;
-        let (draft, digest) = buffer.take_draft().ok_or(Error::Stale)?;
-        let stamp = Stamp {
-            digest,
-            size: buffer.bytes().len() as u64,
-            mode: attr.mode,
-            uid: attr.uid,
-            gid: attr.gid,
-            atime: attr.atime,
-            mtime: attr.mtime,
-            xattrs: kept.unwrap_or(&buffer.xattrs),
-        };
-        self.disk.finish(&draft, &stamp)?;
-        Ok(draft)
+        Ok(())
     }
 
     /// Begins the backing file of a staged file, or goes on with it, so that the rename that is likely to

@@ -115,11 +115,14 @@ impl Vfs {
                 Some(at) => xattrs[at].1 = value.to_vec(),
                 None => xattrs.push((key.to_owned(), value.to_vec())),
             }
+            // A draft that was made of it has the old ones.
+            node.changed_in_place();
             Ok(())
         })?;
         match done {
             At::Done(()) => Ok(()),
             At::Disk => self.at(&node, |dir, name, known| {
+                node.changed_in_place();
                 self.disk.set_xattr(dir, name, known, (key, value), flags)
             }),
         }
@@ -144,11 +147,13 @@ impl Vfs {
                 .position(|(own, _)| own == key)
                 .ok_or(Error::NoAttribute)?;
             xattrs.remove(at);
+            node.changed_in_place();
             Ok(())
         })?;
         match done {
             At::Done(()) => Ok(()),
             At::Disk => self.at(&node, |dir, name, known| {
+                node.changed_in_place();
                 self.disk.remove_xattr(dir, name, known, key)
             }),
         }

@@ -118,7 +118,8 @@ impl Core {
     fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
         let (from, to) = (OsStr::new(from), OsStr::new(to));
         self.vfs
-            .rename((ROOT, from), (ROOT, to), RenameMode::Replace)
+            .rename((ROOT, from), (ROOT, to), RenameMode::Replace, Patience::Any)
+            .map(drop)
     }
 
     fn store(&self, name: &str, content: &[u8]) {
@@ -274,7 +275,9 @@ fn a_rename_on_disk_that_fails_changes_nothing() {
                 },
                 |core| {
                     let (from, to) = (OsStr::new(&from), OsStr::new(&to));
-                    core.vfs.rename((ROOT, from), (ROOT, to), mode)
+                    core.vfs
+                        .rename((ROOT, from), (ROOT, to), mode, Patience::Any)
+                        .map(drop)
                 },
                 |core, result, step, context| {
                     let seen = core.seen();
@@ -326,7 +329,11 @@ fn what_was_written_in_place_stays_in_memory_until_it_can_be_persisted() {
                     );
                     if result.is_err() && step != Step::Flush {
                         let before = replaces.then(|| sum(&old));
-                        assert_eq!(core.on_disk().get(&file).copied(), before, "{context}");
+                        let on_disk = core.on_disk().get(&file).copied();
+                        // With steps that go on failing the flush may be what failed in the end.
+                        let unflushed =
+                            durability == Durability::Power && on_disk == Some(sum(&new));
+                        assert!(on_disk == before || unflushed, "{context}: {on_disk:?}");
                     }
                     assert_eq!(drafts(core.dir.path()), 0, "{context}");
                     core.clock.advance(Duration::from_secs(2));

@@ -468,7 +468,7 @@ impl Real {
             }
             Op::Rename(from, to, mode) => {
                 let (from, to) = (self.parent(from)?, self.parent(to)?);
-                let renamed = self.vfs.rename(from, to, *mode);
+                let renamed = self.vfs.rename(from, to, *mode, Patience::Any).map(drop);
                 if renamed == Err(Error::TooLarge) {
                     // As engines do; then the target's name is free again.
                     let _ = self.vfs.unlink(from.0, from.1);

@@ -102,7 +102,12 @@ impl Core {
         self.vfs.write(made.ino, 0, content, false).unwrap();
         self.vfs.forget(made.ino, 1);
         self.vfs
-            .rename(from, (ROOT, OsStr::new(name)), RenameMode::Replace)
+            .rename(
+                from,
+                (ROOT, OsStr::new(name)),
+                RenameMode::Replace,
+                Patience::Any,
+            )
             .unwrap();
     }
 
@@ -233,9 +238,15 @@ fn a_file_that_is_read_while_it_is_renamed_is_that_file() {
             < Duration::from_secs(crate::support::live::size("KIDAFS_TEST_SECONDS", 2) as u64)
             && !stop.load(Ordering::Relaxed)
         {
-            core.vfs.rename(a, b, RenameMode::Exchange).unwrap();
-            core.vfs.rename(a, away, RenameMode::Replace).unwrap();
-            core.vfs.rename(away, a, RenameMode::Replace).unwrap();
+            core.vfs
+                .rename(a, b, RenameMode::Exchange, Patience::Any)
+                .unwrap();
+            core.vfs
+                .rename(a, away, RenameMode::Replace, Patience::Any)
+                .unwrap();
+            core.vfs
+                .rename(away, a, RenameMode::Replace, Patience::Any)
+                .unwrap();
         }
         stop.store(true, Ordering::Relaxed);
     });

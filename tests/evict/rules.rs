@@ -50,7 +50,7 @@ impl Core {
         let (from, to) = (OsStr::new(&temporary), OsStr::new(name));
         let renamed = self
             .vfs
-            .rename((ROOT, from), (ROOT, to), RenameMode::Replace);
+            .rename((ROOT, from), (ROOT, to), RenameMode::Replace, Patience::Any);
         renamed.unwrap();
     }
 

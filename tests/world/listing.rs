@@ -184,7 +184,12 @@ fn apply(vfs: &Vfs, change: &Change) {
         }
         Change::Rename(from, to, mode) => {
             let (from, to) = (name(*from), name(*to));
-            let _ = vfs.rename((ROOT, OsStr::new(&from)), (ROOT, OsStr::new(&to)), *mode);
+            let _ = vfs.rename(
+                (ROOT, OsStr::new(&from)),
+                (ROOT, OsStr::new(&to)),
+                *mode,
+                Patience::Any,
+            );
         }
     }
 }
