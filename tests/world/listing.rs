@@ -116,7 +116,7 @@ fn an_evicted_name_is_not_listed_afterwards() {
         for number in 0..150 {
             mount.commit(
                 &crate::support::entries::name(&format!("e{round}"), number),
-                "x",
+                crate::support::entries::content(number, 1_000),
             );
         }
     }
