@@ -41,6 +41,10 @@ pub struct Stats {
     pub memory: Tier,
     /// Content that is not committed yet.
     pub staging: Tier,
+    /// Content that was replaced, evicted or removed while it was open: bytes in memory, and files held by a descriptor.
+    pub orphans: Tier,
+    /// Directories and symbolic links, which count apart from the entries.
+    pub folders_and_links: Tier,
     /// Content in the backing directory.
     pub disk: Tier,
     /// Files in the backing directory that are no cache entries, and their bytes: never evicted.

@@ -1,52 +1,40 @@
 //! Content that is not committed: staged files, and files being changed in place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::budget::{Budget, Charge};
 use super::error::{Error, Result};
 use super::node::Xattrs;
 use crate::tier::{Digest, Digester, DiskTier, Draft};
 
-/// Bytes of uncommitted content in all buffers, against `--staging`.
+/// What a staged file costs in memory beside its content, at the most.
+const FILE_COST: u64 = 1_024;
+
+/// Staged files that there may be whatever the budget is.
+const MIN_FILES: u64 = 1_024;
+
+/// The budgets of uncommitted content, against `--staging`: its bytes with those of extended attributes, and the
+/// number of files that have any.
 #[derive(Debug)]
 pub(super) struct Staging {
-    used: AtomicU64,
-    files: AtomicU64,
-    budget: u64,
+    bytes: Arc<Budget>,
+    files: Arc<Budget>,
 }
 
 impl Staging {
-    pub(super) fn new(budget: u64) -> Self {
+    pub(super) fn new(bytes: u64) -> Self {
         Self {
-            used: AtomicU64::new(0),
-            files: AtomicU64::new(0),
-            budget,
+            bytes: Budget::new(bytes),
+            files: Budget::new((bytes / FILE_COST).max(MIN_FILES)),
         }
     }
 
-    pub(super) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+    pub(super) fn bytes(&self) -> &Budget {
+        &self.bytes
     }
 
-    pub(super) fn files(&self) -> u64 {
-        self.files.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn budget(&self) -> u64 {
-        self.budget
-    }
-
-    fn reserve(&self, bytes: u64) -> Result<()> {
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(bytes).filter(|used| *used <= self.budget)
-            })
-            .map(|_| ())
-            .map_err(|_| Error::StagingFull)
-    }
-
-    fn release(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    pub(super) fn files(&self) -> &Budget {
+        &self.files
     }
 }
 
@@ -54,8 +42,8 @@ impl Staging {
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
-    reserved: u64,
-    staging: Arc<Staging>,
+    reserved: Charge,
+    _file: Charge,
     /// How many bytes from the start are in `digester`, and in `draft` if there is one.
     settled: usize,
     digester: Digester,
@@ -76,15 +64,13 @@ impl Buffer {
     /// A buffer that begins with `bytes`.
     ///
     /// # Errors
-    /// ENOSPC if they do not fit in the staging area.
-    pub(super) fn new(staging: &Arc<Staging>, bytes: Vec<u8>, on_disk: bool) -> Result<Self> {
-        let reserved = bytes.len() as u64;
-        staging.reserve(reserved)?;
-        staging.files.fetch_add(1, Ordering::Relaxed);
+    /// ENOSPC if they do not fit in the staging area, or if there are too many files in it.
+    pub(super) fn new(staging: &Staging, bytes: Vec<u8>, on_disk: bool) -> Result<Self> {
+        let reserved = staging.bytes.charge(bytes.len() as u64);
         Ok(Self {
             bytes,
-            reserved,
-            staging: Arc::clone(staging),
+            reserved: reserved.ok_or(Error::StagingFull)?,
+            _file: staging.files.charge(1).ok_or(Error::TooManyStaged)?,
             settled: 0,
             digester: Digester::default(),
             draft: None,
@@ -100,10 +86,33 @@ impl Buffer {
         &self.bytes
     }
 
+    /// Reserves room for `len` bytes of content and for the extended attributes.
+    fn reserve(&mut self, len: u64) -> bool {
+        let xattrs = self.xattrs.iter();
+        let xattrs: usize = xattrs.map(|(key, value)| key.len() + value.len()).sum();
+        self.reserved.resize(len.saturating_add(xattrs as u64))
+    }
+
+    /// Changes the extended attributes.
+    ///
+    /// # Errors
+    /// That of `apply`, and ENOSPC beyond the staging budget; nothing is changed then.
+    pub(super) fn change_xattrs<T>(
+        &mut self,
+        apply: impl FnOnce(&mut Xattrs) -> Result<T>,
+    ) -> Result<T> {
+        let before = self.xattrs.clone();
+        let applied = apply(&mut self.xattrs);
+        if applied.is_err() || !self.reserve(self.bytes.len() as u64) {
+            self.xattrs = before;
+            return applied.and(Err(Error::StagingFull));
+        }
+        applied
+    }
+
     fn grow_to(&mut self, len: u64) -> Result<usize> {
-        if len > self.reserved {
-            self.staging.reserve(len - self.reserved)?;
-            self.reserved = len;
+        if !self.reserve(len.max(self.bytes.len() as u64)) {
+            return Err(Error::StagingFull);
         }
         usize::try_from(len).map_err(|_| Error::TooLarge)
     }
@@ -144,8 +153,7 @@ impl Buffer {
         self.unsettle(len);
         self.bytes.resize(len, 0);
         self.bytes.shrink_to_fit();
-        self.staging.release(self.reserved - len as u64);
-        self.reserved = len as u64;
+        self.shrink();
         Ok(())
     }
 
@@ -154,8 +162,12 @@ impl Buffer {
         self.unsettle(0);
         self.draft = None;
         self.bytes = Vec::new();
-        self.staging.release(self.reserved);
-        self.reserved = 0;
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        // What there is of it can be had again.
+        let _ = self.reserve(self.bytes.len() as u64);
     }
 
     /// Brings the digest up to date, and with `disk` the draft too: begun with permission bits `mode` if
@@ -184,19 +196,12 @@ impl Buffer {
     }
 }
 
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        self.staging.release(self.reserved);
-        self.staging.files.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn staging(budget: u64) -> Arc<Staging> {
-        Arc::new(Staging::new(budget))
+    fn staging(budget: u64) -> Staging {
+        Staging::new(budget)
     }
 
     fn digest(buffer: &mut Buffer) -> Digest {
@@ -222,9 +227,9 @@ mod tests {
         buffer.resize(0).unwrap();
         buffer.write(0, b"new").unwrap();
         assert_eq!(digest(&mut buffer), Digest::of(b"new"));
-        assert_eq!(staging.used(), 3);
+        assert_eq!(staging.bytes().used(), 3);
         drop(buffer);
-        assert_eq!((staging.used(), staging.files()), (0, 0));
+        assert_eq!((staging.bytes().used(), staging.files().used()), (0, 0));
     }
 
     #[test]
@@ -234,9 +239,32 @@ mod tests {
         assert_eq!(one.write(8, b"abc"), Err(Error::StagingFull));
         assert_eq!(one.bytes(), b"12345678");
         assert!(Buffer::new(&staging, vec![0; 3], false).is_err());
-        assert_eq!((staging.used(), staging.files()), (8, 1));
+        assert_eq!((staging.bytes().used(), staging.files().used()), (8, 1));
         one.write(8, b"ab").unwrap();
         one.resize(2).unwrap();
-        assert_eq!(staging.used(), 2);
+        assert_eq!(staging.bytes().used(), 2);
+    }
+
+    #[test]
+    fn extended_attributes_and_the_number_of_files_are_within_the_budget_too() {
+        let staging = staging(10);
+        let mut buffer = Buffer::new(&staging, b"1234".to_vec(), false).unwrap();
+        let set = |len: usize| {
+            move |xattrs: &mut Xattrs| {
+                xattrs.push(("k".into(), vec![0; len]));
+                Ok(())
+            }
+        };
+        assert_eq!(buffer.change_xattrs(set(6)), Err(Error::StagingFull));
+        assert!(buffer.xattrs.is_empty());
+        buffer.change_xattrs(set(5)).unwrap();
+        assert_eq!(staging.bytes().used(), 10);
+        assert_eq!(buffer.write(4, b"5"), Err(Error::StagingFull));
+        drop(buffer);
+        let full: Result<Vec<Buffer>> = (0..=MIN_FILES)
+            .map(|_| Buffer::new(&staging, Vec::new(), false))
+            .collect();
+        assert!(matches!(full, Err(Error::TooManyStaged)));
+        assert_eq!((staging.bytes().used(), staging.files().used()), (0, 0));
     }
 }

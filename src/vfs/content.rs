@@ -44,6 +44,9 @@ fn shared(bytes: Arc<[u8]>, offset: u64, len: u32) -> Bytes {
     Bytes::Shared(bytes, range)
 }
 
+/// Content of at most so many bytes is held in memory rather than by a descriptor.
+const SMALL: usize = 64 << 10;
+
 /// The page cache's unit, on the machines with larger pages as well: a smaller one does no harm.
 const PAGE: usize = 4096;
 
@@ -107,10 +110,10 @@ impl Vfs {
                 Content::Committed => None,
             };
             return match held {
-                Some(Held::Bytes(bytes)) => Ok(shared(bytes, offset, len)),
-                Some(Held::File(file)) => {
-                    self.check_held(&node, &file, patience)?;
-                    let bytes = self.read_disk(&file, offset, len as usize, patience)?;
+                Some(Held::Bytes(held)) => Ok(shared(Arc::clone(&held.0), offset, len)),
+                Some(Held::File(held)) => {
+                    self.check_held(&node, &held.0, patience)?;
+                    let bytes = self.read_disk(&held.0, offset, len as usize, patience)?;
                     Ok(Bytes::Owned(bytes))
                 }
                 None => match self.committed(&node, patience) {
@@ -272,55 +275,73 @@ impl Vfs {
             .is_ok_and(|node| node.version.load(Ordering::Acquire) == tail.version)
     }
 
-    /// Keeps the content of `node` readable for the programs that have it open, before its name goes.
-    /// The caller holds the names of its directory.
+    /// Keeps the content of `node` readable for the programs that have it open, before its name goes: small content
+    /// that is in memory there, else the file itself by its descriptor, and in memory only where there are no more
+    /// descriptors. The caller holds the names of its directory.
     pub(super) fn hold(&self, node: &Node, place: &Place) {
-        let (Some(content), Some(folder)) = (node.content(), place.parent.folder()) else {
-            return;
-        };
         // Whether anybody has it open is known only when nobody can look it up any more.
-        let mut content = content.lock();
-        if !matches!(*content, Content::Committed) {
-            return;
-        }
-        let held = match self.memory.get(node.ino) {
-            Some(bytes) => Held::Bytes(bytes),
-            None => match self.disk.open_file(&folder.disk, &place.name) {
-                Ok(file) => Held::File(Arc::new(file)),
-                Err(error) if !node.is_known() => {
-                    log::debug!("{:?} is not kept readable: {error}", place.name);
-                    return;
-                }
-                Err(error) => {
-                    log::warn!(
-                        "{:?} will not stay readable for who has it open: {error}",
-                        place.name
-                    );
-                    return;
-                }
+        let held = self.small_in_memory(node).map_or_else(
+            || {
+                self.hold_file(place)
+                    .or_else(|error| self.hold_bytes(node, place).ok_or(error))
             },
-        };
-        *content = Content::Held(held);
+            Ok,
+        );
+        self.set_held(node, place, held);
     }
 
-    /// As [`Vfs::hold`], but nothing of the content needs the disk any more. What cannot be read now is left
-    /// as it is.
+    /// As [`Vfs::hold`], but nothing of the content needs the disk any more, if there is room for it.
     pub(super) fn hold_in_memory(&self, node: &Node, place: &Place) {
+        let held = match self.hold_bytes(node, place) {
+            Some(held) => Ok(held),
+            None => self.hold_file(place),
+        };
+        self.set_held(node, place, held);
+    }
+
+    fn set_held(&self, node: &Node, place: &Place, held: Result<Held>) {
         let Some(content) = node.content() else {
             return;
         };
-        let mut content = content.lock();
-        if !matches!(*content, Content::Committed) {
-            return;
+        match held {
+            Ok(held) => {
+                let mut content = content.lock();
+                if matches!(*content, Content::Committed) {
+                    *content = Content::Held(held);
+                }
+            }
+            Err(error) if node.is_known() => log::warn!(
+                "{:?} will not stay readable for who has it open: {error}",
+                place.name
+            ),
+            Err(error) => log::debug!("{:?} is not kept readable: {error}", place.name),
         }
-        let bytes = match self.memory.get(node.ino) {
+    }
+
+    fn small_in_memory(&self, node: &Node) -> Option<Held> {
+        let bytes = self.memory.peek(node.ino)?;
+        if bytes.len() > SMALL {
+            return None;
+        }
+        self.orphans.bytes(bytes)
+    }
+
+    fn hold_file(&self, place: &Place) -> Result<Held> {
+        let folder = place.parent.folder().ok_or(Error::Stale)?;
+        let charge = self.orphans.descriptor().ok_or(Error::Disk(Errno::MFILE))?;
+        let file = self.disk.open_file(&folder.disk, &place.name)?;
+        Ok(Held::File(Arc::new((file, charge))))
+    }
+
+    fn hold_bytes(&self, node: &Node, place: &Place) -> Option<Held> {
+        let bytes = match self.memory.peek(node.ino) {
             Some(bytes) => bytes,
             None => match self.load_named(node, place, Patience::Any) {
                 Ok((Committed::Whole(bytes), _)) => bytes,
-                Ok((Committed::File(_), _)) | Err(_) => return,
+                Ok((Committed::File(_), _)) | Err(_) => return None,
             },
         };
-        *content = Content::Held(Held::Bytes(bytes));
+        self.orphans.bytes(bytes)
     }
 
     /// Takes [`Vfs::hold`] back: the name stayed after all.

@@ -196,11 +196,12 @@ impl Vfs {
             Some(Content::Buffered(_)) | None => return Ok(None),
         };
         let bytes = match held {
-            Some(Held::Bytes(bytes)) => bytes.to_vec(),
-            Some(Held::File(file)) => {
-                let size = self.disk.size(&file)?;
+            Some(Held::Bytes(held)) => held.0.to_vec(),
+            Some(Held::File(held)) => {
+                let file = &held.0;
+                let size = self.disk.size(file)?;
                 self.disk
-                    .read(&file, 0, self.bufferable(size)?, Patience::Any)?
+                    .read(file, 0, self.bufferable(size)?, Patience::Any)?
             }
             None => match self.committed(node, Patience::Any)? {
                 Some(Committed::Whole(bytes)) => bytes.to_vec(),

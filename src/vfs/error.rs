@@ -47,6 +47,12 @@ pub enum Error {
     /// More uncommitted content than `--staging`.
     #[error("uncommitted content would exceed --staging")]
     StagingFull,
+    /// More files with uncommitted content than the staging area takes.
+    #[error("too many files have uncommitted content")]
+    TooManyStaged,
+    /// More folders and links than an inode budget takes.
+    #[error("too many directories and symbolic links")]
+    TooManyInodes,
     /// No entry can be evicted that would make room.
     #[error("the file does not fit --max-size and --max-entries")]
     NoRoom,
@@ -96,7 +102,11 @@ impl Error {
             Self::UnsupportedKind | Self::Hidden => Errno::PERM,
             Self::NameTooLong => Errno::NAMETOOLONG,
             Self::TooLarge => Errno::FBIG,
-            Self::StagingFull | Self::NoRoom | Self::TooManyAttributes => Errno::NOSPC,
+            Self::StagingFull
+            | Self::TooManyStaged
+            | Self::TooManyInodes
+            | Self::NoRoom
+            | Self::TooManyAttributes => Errno::NOSPC,
             Self::ReadOnly => Errno::ROFS,
             Self::Lost | Self::Corrupt | Self::Damaged => Errno::IO,
             Self::NoAttribute => Errno::NODATA,

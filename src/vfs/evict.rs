@@ -84,7 +84,7 @@ impl Vfs {
     fn evictables(&self, spared: &[u64]) -> Vec<EntryInfo> {
         let mut versions: HashMap<String, u32> = HashMap::new();
         // Made at its full size, so that its memory is given back whole.
-        let expected = self.entries.load(Ordering::Relaxed) + self.staging.files();
+        let expected = self.entries.load(Ordering::Relaxed) + self.staging.files().used();
         let mut all = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 64);
         self.walk(&mut |node| {
             if node.kind() != Kind::File {

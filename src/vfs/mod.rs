@@ -5,6 +5,7 @@
 //! `children` lock is taken alone or outside `meta`. None of the short locks (`children`, `meta`) is held over I/O.
 
 mod attr;
+mod budget;
 mod buffer;
 mod children;
 mod commit;
@@ -53,9 +54,10 @@ use crate::format::engine::Engines;
 pub use crate::tier::Patience;
 use crate::tier::private::Opened;
 use crate::tier::{DiskTier, Faults, MemoryTier};
+use budget::Budget;
 use buffer::Staging;
 use met::Met;
-use node::{Body, Folder, Node};
+use node::{Body, Folder, Node, Orphans};
 use persist::InPlace;
 use refused::Refused;
 use standing::Counted;
@@ -65,6 +67,9 @@ pub const ROOT: u64 = 1;
 
 /// The longest name in bytes, as on every usual backing filesystem (NAME_MAX).
 pub const NAME_MAX: usize = 255;
+
+/// Folders and symbolic links that there may be whatever the entry limit is.
+const MIN_FOLDERS_AND_LINKS: u64 = 10_000;
 
 /// Space and files, as statfs(2) reports them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +92,15 @@ pub struct Vfs {
     clock: Arc<dyn Clock>,
     disk: DiskTier,
     memory: MemoryTier,
-    staging: Arc<Staging>,
+    staging: Staging,
     nodes: DashMap<u64, Arc<Node>>,
     root: Arc<Node>,
     next_ino: AtomicU64,
     in_place: InPlace,
     refused: Refused,
+    orphans: Orphans,
+    /// Folders and symbolic links.
+    folders_and_links: Arc<Budget>,
     notices: Notices,
     counters: Counters,
     about: About,
@@ -155,11 +163,13 @@ impl Vfs {
         ));
         let vfs = Self {
             memory: MemoryTier::new(config.memory),
-            staging: Arc::new(Staging::new(config.staging)),
+            staging: Staging::new(config.staging),
             nodes: DashMap::new(),
             next_ino: AtomicU64::new(hidden::FIRST_FREE_INO),
             in_place: InPlace::default(),
             refused: Refused::default(),
+            orphans: Orphans::new(),
+            folders_and_links: Budget::new(config.max_entries.max(MIN_FOLDERS_AND_LINKS)),
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             root: Arc::clone(&root),

@@ -217,6 +217,11 @@ impl Vfs {
         if folder.children.read().get(name).is_some() {
             return Err(Error::Exists);
         }
+        // Taken until it is counted itself.
+        let _room = self
+            .folders_and_links
+            .charge(1)
+            .ok_or(Error::TooManyInodes)?;
         let (attr, body) = make(&parent, folder)?;
         Ok(self.enter(&parent, name, attr, body).stat())
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::attr::{Attr, Kind, Stat};
+use super::budget::{Budget, Charge};
 use super::buffer::Buffer;
 use super::children::Children;
 use super::error::{Error, Result};
@@ -53,6 +54,8 @@ pub(super) struct Node {
     pub(super) verified: AtomicBool,
     /// Whether the kernel may know it by its number in the hidden folder.
     pub(super) numbered: AtomicBool,
+    /// Its part of the budget of folders and links.
+    _counted: Option<Charge>,
 }
 
 #[derive(Debug)]
@@ -94,8 +97,40 @@ pub(super) enum Content {
 /// Content that has no name any more.
 #[derive(Debug, Clone)]
 pub(super) enum Held {
-    Bytes(Arc<[u8]>),
-    File(Arc<DiskFile>),
+    Bytes(Arc<(Arc<[u8]>, Charge)>),
+    File(Arc<(DiskFile, Charge)>),
+}
+
+/// The budgets of content that has no name any more and is open.
+#[derive(Debug)]
+pub(super) struct Orphans {
+    pub(super) bytes: Arc<Budget>,
+    pub(super) descriptors: Arc<Budget>,
+}
+
+/// Bytes of it in memory.
+const ORPHAN_BYTES: u64 = 64 << 20;
+
+impl Orphans {
+    /// Half of the process's descriptors may be held; the others are for what is going on.
+    pub(super) fn new() -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        Self {
+            bytes: Budget::new(ORPHAN_BYTES),
+            descriptors: Budget::new(limit.current.unwrap_or(1 << 20) / 2),
+        }
+    }
+
+    /// Content in memory, if there is room.
+    pub(super) fn bytes(&self, bytes: Arc<[u8]>) -> Option<Held> {
+        let charge = self.bytes.charge(bytes.len() as u64)?;
+        Some(Held::Bytes(Arc::new((bytes, charge))))
+    }
+
+    /// The right to hold a file open.
+    pub(super) fn descriptor(&self) -> Option<Charge> {
+        self.descriptors.charge(1)
+    }
 }
 
 impl Folder {
@@ -171,6 +206,15 @@ impl Node {
             was_read: AtomicBool::new(false),
             verified: AtomicBool::new(false),
             numbered: AtomicBool::new(false),
+            _counted: None,
+        }
+    }
+
+    /// The same, counted as one of the folders and links.
+    pub(super) fn counted(self, charge: Option<Charge>) -> Self {
+        Self {
+            _counted: charge,
+            ..self
         }
     }
 

@@ -63,16 +63,27 @@ impl Vfs {
                 budget_files: None,
             },
             staging: Tier {
-                bytes: self.staging.used(),
-                budget_bytes: self.staging.budget(),
-                files: self.staging.files(),
-                budget_files: None,
+                bytes: self.staging.bytes().used(),
+                budget_bytes: self.staging.bytes().limit(),
+                files: self.staging.files().used(),
+                budget_files: Some(self.staging.files().limit()),
             },
             disk: Tier {
                 bytes: self.bytes.load(Ordering::Relaxed),
                 budget_bytes: self.max_size(),
                 files: self.entries.load(Ordering::Relaxed),
                 budget_files: Some(self.max_entries()),
+            },
+            orphans: Tier {
+                bytes: self.orphans.bytes.used(),
+                budget_bytes: self.orphans.bytes.limit(),
+                files: self.orphans.descriptors.used(),
+                budget_files: Some(self.orphans.descriptors.limit()),
+            },
+            folders_and_links: Tier {
+                files: self.folders_and_links.used(),
+                budget_files: Some(self.folders_and_links.limit()),
+                ..Tier::default()
             },
             foreign: Tier {
                 bytes: self.foreign.bytes(),

@@ -150,7 +150,12 @@ impl Vfs {
             parent: Arc::clone(parent),
             name: Arc::clone(&name),
         };
-        let node = Arc::new(Node::new(self.fresh_ino(), attr, Some(place), body));
+        let counted = match body {
+            Body::Directory(_) | Body::Symlink(_) => Some(self.folders_and_links.found(1)),
+            Body::File(_) | Body::Snapshot(_) => None,
+        };
+        let node = Node::new(self.fresh_ino(), attr, Some(place), body).counted(counted);
+        let node = Arc::new(node);
         self.mark_committed(&node);
         self.nodes.insert(node.ino, Arc::clone(&node));
         if let Some(folder) = parent.folder() {

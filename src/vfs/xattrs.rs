@@ -177,7 +177,7 @@ impl Vfs {
             && let Content::Buffered(buffer) = &mut *content.lock()
             && buffer.own_xattrs
         {
-            return apply(&mut buffer.xattrs).map(At::Done);
+            return buffer.change_xattrs(apply).map(At::Done);
         }
         Ok(At::Disk)
     }
