@@ -12,7 +12,7 @@ use kidafs::vfs::{About, Caller, Error, Notices, ROOT, Vfs};
 use rustix::io::Errno;
 
 use crate::support::entries::{content, name};
-use crate::support::live::{Live, folder, store};
+use crate::support::live::{Live, folder, kidafs, store};
 use crate::support::mount::done;
 
 const MIB: u64 = 1 << 20;
@@ -63,9 +63,14 @@ fn content_that_is_open_without_a_name_is_kept_in_little_memory() {
 fn where_descriptors_are_few_small_content_stays_readable_and_commits_go_on() {
     let folder = folder();
     let dir = folder.path().join("cache");
-    let live = Live::start(&dir, &["--memory", "0"]);
-    let pid = fs::read_to_string(dir.join(".kidafs/pid")).unwrap();
-    done(Command::new("prlimit").args(["--nofile=256:256", "--pid", pid.trim()]));
+    let binary = kidafs();
+    let mut mount = Command::new("prlimit");
+    mount
+        .args(["--nofile=256:256", "--"])
+        .arg(binary.get_program());
+    mount.args(["mount", "--memory", "0", "--log-file"]);
+    mount.arg(folder.path().join("log")).arg(&dir);
+    done(mount.env("KIDAFS_CONFIG", "/dev/null"));
     let mut open = Vec::new();
     for number in 0..600 {
         let entry = name("a.html", number);
@@ -80,7 +85,7 @@ fn where_descriptors_are_few_small_content_stays_readable_and_commits_go_on() {
         assert!(bytes == content(number as u64, 2_000), "{number}");
     }
     drop(open);
-    live.unmount();
+    done(kidafs().arg("umount").arg(&dir));
 }
 
 #[test]
