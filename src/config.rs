@@ -117,6 +117,67 @@ pub struct Config {
     pub supervise: bool,
 }
 
+/// A remote that a cache is carried to and from, and how: the options of `push`, `pull` and `sync`, and of a mount
+/// that has a `sync` beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoteConfig {
+    /// Where packs are kept; `None`: nothing is carried.
+    pub url: Option<String>,
+    /// The cache's name there.
+    pub namespace: Option<String>,
+    /// The keys whose packs are taken: files or base64 lines, each perhaps with a name and `=` before it.
+    pub trust: Vec<String>,
+    /// Whether unsigned packs are taken, or made where there is no key.
+    pub unsigned: bool,
+    /// The secret key that signs what is pushed; `None`: nothing is pushed, unless unsigned.
+    pub sign_key: Option<PathBuf>,
+    /// The version tags that are taken; none: those in use.
+    pub version_tags: Vec<String>,
+    /// The service's address, where it is not the provider's own.
+    pub endpoint: Option<String>,
+    /// The region of an S3 bucket.
+    pub region: Option<String>,
+    /// The bucket's name in the path, instead of the host's name.
+    pub path_style: Option<bool>,
+    /// Certificates, as PEM, that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The longest that one request may take.
+    pub timeout: Duration,
+    /// The longest that a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long the remote keeps what is pushed, where it can be told.
+    pub expire: Option<Duration>,
+    /// Further options, `KEY=VALUE`, as the store's own library calls them.
+    pub further: Vec<String>,
+    /// How often `sync` pulls.
+    pub interval: Duration,
+    /// How long a mount waits for the first pull.
+    pub wait: Duration,
+}
+
+impl Default for RemoteConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            namespace: None,
+            trust: Vec::new(),
+            unsigned: false,
+            sign_key: None,
+            version_tags: Vec::new(),
+            endpoint: None,
+            region: None,
+            path_style: None,
+            ca_file: None,
+            timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(3),
+            expire: None,
+            further: Vec::new(),
+            interval: Duration::from_secs(60),
+            wait: Duration::ZERO,
+        }
+    }
+}
+
 const MIB: u64 = 1 << 20;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);

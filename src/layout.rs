@@ -33,5 +33,8 @@ pub const PLAN_JSONL: &str = "plan.jsonl";
 /// On the mount: the daemon's process number, in its own process namespace.
 pub const PID: &str = "pid";
 
+/// State and counters of the process that carries the cache to and from a remote, as JSON.
+pub const REMOTE_JSON: &str = "remote.json";
+
 /// On the mount: state and counters, as JSON.
 pub const STATS_JSON: &str = "stats.json";

@@ -6,6 +6,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`cli`] | the command line: argument handling and printing, one file per command |
+//! | `remote` | packs, signatures, stores, push, pull, sync (feature `remote`); in processes of its own |
 //! | [`server`] | a daemon: puts the pieces below together and serves until the mount's end |
 //! | [`daemon`] | a process's life: mounting, readiness, signals, unmounting |
 //! | [`fuse`] | the adapter: each callback turns its arguments into calls of [`vfs`], and the result into one reply |
@@ -33,6 +34,8 @@ pub mod format;
 pub mod fuse;
 pub mod kida;
 pub mod layout;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod server;
 pub mod stats;
 pub mod tier;

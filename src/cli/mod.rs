@@ -13,6 +13,8 @@ mod get;
 mod hash;
 mod helper;
 mod inspect;
+#[cfg(feature = "remote")]
+mod key;
 mod listing;
 mod ls;
 mod man;
@@ -20,10 +22,20 @@ mod mount;
 mod options;
 mod path;
 mod print;
+#[cfg(feature = "remote")]
+mod pull;
+#[cfg(feature = "remote")]
+mod push;
+#[cfg(feature = "remote")]
+mod remote;
+#[cfg(feature = "remote")]
+mod remote_options;
 mod run;
 mod set;
 mod stats;
 mod sweep;
+#[cfg(feature = "remote")]
+mod sync;
 mod target;
 mod umount;
 mod verify;
@@ -81,6 +93,18 @@ enum Command {
     Get(get::Get),
     Set(set::Set),
     Warm(warm::Warm),
+    #[cfg(feature = "remote")]
+    Push(push::Push),
+    #[cfg(feature = "remote")]
+    Pull(pull::Pull),
+    #[cfg(feature = "remote")]
+    Sync(sync::SyncCommand),
+    #[cfg(feature = "remote")]
+    #[command(subcommand)]
+    Remote(remote::Remote),
+    #[cfg(feature = "remote")]
+    #[command(subcommand)]
+    Key(key::Key),
     Config(config::Show),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -105,6 +129,16 @@ impl Command {
             Self::Get(command) => command.run(out),
             Self::Set(command) => command.run(out),
             Self::Warm(command) => command.run(out),
+            #[cfg(feature = "remote")]
+            Self::Push(command) => command.run(out),
+            #[cfg(feature = "remote")]
+            Self::Pull(command) => command.run(out),
+            #[cfg(feature = "remote")]
+            Self::Sync(command) => command.run(out),
+            #[cfg(feature = "remote")]
+            Self::Remote(command) => command.run(out),
+            #[cfg(feature = "remote")]
+            Self::Key(command) => command.run(out),
             Self::Config(command) => command.run(out),
             Self::Doctor(command) => command.run(out),
             Self::Completions(command) => command.run(out),
@@ -150,6 +184,8 @@ const LOG_VARIABLE: &str = "KIDAFS_LOG";
 fn start_logging() {
     let mut logger = env_logger::Builder::new();
     logger.filter_level(log::LevelFilter::Warn);
+    // What it says is part of the error that the command reports.
+    logger.filter_module("rustls_platform_verifier", log::LevelFilter::Off);
     if let Ok(filter) = std::env::var(LOG_VARIABLE) {
         logger.parse_filters(&filter);
     }

@@ -65,6 +65,19 @@ impl Target {
         })
     }
 
+    /// As [`open`](Self::open), but a directory that is missing is created, as engines do.
+    ///
+    /// # Errors
+    /// As `open`, and when it cannot be created.
+    #[cfg(feature = "remote")]
+    pub(super) fn create(dir: &Path) -> anyhow::Result<Self> {
+        if matches!(mountpoint::inspect(dir)?.state, State::Missing) {
+            std::fs::create_dir_all(dir)
+                .with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        Self::open(dir)
+    }
+
     /// As [`open`](Self::open), for a command that only works on a mount.
     ///
     /// # Errors

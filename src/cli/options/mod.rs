@@ -120,6 +120,16 @@ pub(crate) fn resolve(options: &MountOptions) -> Result<ResolvedConfig, OptionEr
     })
 }
 
+/// What variables and files say of a remote.
+///
+/// # Errors
+///
+/// An [`OptionError`].
+#[cfg(feature = "remote")]
+pub(crate) fn remote() -> Result<crate::config::RemoteConfig, OptionError> {
+    Ok(crate::config::RemoteConfig::default())
+}
+
 fn resolve_in(
     options: &MountOptions,
     environment: Environment<'_>,
