@@ -20,6 +20,7 @@
 //! | [`format`](mod@format) | entry framing, file names, marshal streams; no I/O |
 //! | [`layout`] | the private folder `.kidafs`: a name for each thing in it |
 //! | [`clock`] | the source of time |
+//! | [`bell`] | wakes a thread that waits for a time or for a call, whatever happens to the clocks |
 //!
 //! docs/ARCHITECTURE.md goes on from here: the life of a look-up, a store and an eviction, the states of a file, the
 //! locks and the threads.

@@ -1,4 +1,4 @@
-//! The map in src/lib.rs: every room is on it, and imports run downwards only.
+//! The map in src/lib.rs: every room is on it, and imports run downwards only. docs/ARCHITECTURE.md names each thread.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -105,4 +105,26 @@ fn what_a_piece_of_code_names() {
     let code = "use crate::evict::{Plan, Reason};\nuse crate::{clock, tier::{Digest, Step}};\ncrate::vfs::Vfs";
     let expected = ["clock", "evict", "tier", "vfs"].map(str::to_owned);
     assert_eq!(rooms(code), expected.into());
+}
+
+/// The names in a text that are between `before` and `after` and begin with `kidafs-`.
+fn thread_names(text: &str, before: &str, after: char) -> BTreeSet<String> {
+    let parts = text.split(before).skip(1);
+    let names = parts.filter_map(|part| part.split(after).next());
+    let names = names.filter(|name| name.starts_with("kidafs-"));
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_architecture_names_each_thread() {
+    let mut started = BTreeSet::new();
+    for file in files(&source("src")) {
+        let code = code(&file);
+        for before in [".name(\"", ".spawn(\""] {
+            started.extend(thread_names(&code, before, '"'));
+        }
+    }
+    let page = fs::read_to_string(source("docs/ARCHITECTURE.md")).unwrap();
+    assert_eq!(thread_names(&page, "`", '`'), started);
+    assert!(started.len() >= 10, "{started:?}");
 }
