@@ -100,6 +100,8 @@ pub struct Config {
     pub pattern: Pattern,
     /// Serve without writes.
     pub read_only: bool,
+    /// Serve a directory that is no cache: one with other files and no entry, a home, a work tree.
+    pub adopt: bool,
     /// Let other users in.
     pub allow_other: bool,
     /// Serve extended attributes.
@@ -202,6 +204,7 @@ impl Default for Config {
             durability: Durability::Crash,
             pattern: Pattern::default(),
             read_only: false,
+            adopt: false,
             allow_other: false,
             xattrs: false,
             warm: false,

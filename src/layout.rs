@@ -14,6 +14,9 @@ pub const DRAFTS_DIR: &str = "tmp";
 /// In the backing directory: files whose content is wrong.
 pub const QUARANTINE_DIR: &str = "quarantine";
 
+/// An extended attribute of a backing directory that was served: see `vfs::met`.
+pub const MET_XATTR: &str = "user.kidafs.met";
+
 /// On the mount: the folder in which each file of the mount opens by its inode number, which does not count as
 /// its use. Only the owner of the mount's root may search it.
 pub const BY_INODE: &str = "by-inode";

@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod doctor;
 mod entry;
+mod first_sweep;
 mod get;
 mod hash;
 mod helper;
@@ -33,6 +34,7 @@ mod remote_options;
 mod run;
 mod set;
 mod stats;
+mod survey;
 mod sweep;
 #[cfg(feature = "remote")]
 mod sync;

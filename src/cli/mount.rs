@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::options::{self, MountOptions};
-use super::{Outcome, Output, warm};
+use super::{Outcome, Output, first_sweep, survey, warm};
 use crate::config::ResolvedConfig;
 use crate::daemon::serve::Ended;
 use crate::daemon::start::{self, Role, StartError};
@@ -31,6 +31,14 @@ pub(super) struct Mount {
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
 
+    /// Mount nothing: show what is no cache entry, and what the first sweep would remove
+    #[arg(long)]
+    check: bool,
+
+    /// With --check: print JSON
+    #[arg(long, requires = "check")]
+    json: bool,
+
     #[command(flatten)]
     options: MountOptions,
 
@@ -46,19 +54,27 @@ impl Mount {
             dir,
             foreground: false,
             log_file: None,
+            check: false,
+            json: false,
             options,
             fake,
         }
     }
 
-    pub(super) fn run(self, _out: Output<'_>) -> Outcome {
+    pub(super) fn run(self, out: Output<'_>) -> Outcome {
         let resolved = options::resolve(&self.options)?;
         if self.fake {
             return Ok(ExitCode::SUCCESS);
         }
         let dir = absolute(&self.dir)?;
+        if self.check {
+            return first_sweep::check(out, &dir, &resolved.config, self.json);
+        }
         let log_file = self.log_file.as_deref().map(absolute).transpose()?;
         let role = Role::of_this_process();
+        if role == Role::Command {
+            survey::guard(&dir, &resolved.config)?;
+        }
         if self.foreground || role != Role::Command {
             return if resolved.config.supervise && !role.is_supervised() {
                 supervise(&dir, &resolved, log_file.as_deref())

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::mount::{absolute, daemon_arguments};
 use super::options::{self, MountOptions};
-use super::{Outcome, Output};
+use super::{Outcome, Output, survey};
 use crate::daemon::run::{self, RunError};
 use crate::daemon::start::StartError;
 
@@ -36,6 +36,7 @@ impl Run {
         let resolved = options::resolve(&self.options)?;
         let dir = absolute(&self.dir)?;
         let log_file = self.log_file.as_deref().map(absolute).transpose()?;
+        survey::guard(&dir, &resolved.config)?;
         let mut words = self.command.into_iter();
         let mut command = std::process::Command::new(words.next().unwrap_or_default());
         command.args(words);

@@ -128,16 +128,20 @@ impl Sweep {
     }
 }
 
+/// The plan as it is told in JSON.
+pub(super) fn victims(plan: &[PlanRow]) -> Vec<serde_json::Value> {
+    let victims = plan.iter();
+    victims
+        .map(|victim| {
+            json!({ "file": victim.path, "reason": victim.reason, "size_bytes": victim.size_bytes })
+        })
+        .collect()
+}
+
 /// Prints what a sweep would remove.
 pub(super) fn show(out: Output<'_>, plan: &[PlanRow], json: bool) -> Outcome {
     if json {
-        let victims: Vec<_> = plan
-            .iter()
-            .map(|victim| {
-                json!({ "file": victim.path, "reason": victim.reason, "size_bytes": victim.size_bytes })
-            })
-            .collect();
-        print::json(out, &victims)?;
+        print::json(out, &victims(plan))?;
         return Ok(ExitCode::SUCCESS);
     }
     if plan.is_empty() {

@@ -155,6 +155,10 @@ pub struct Limits {
     pub max_size: u64,
     /// Number of committed files.
     pub max_entries: u64,
+    /// How much of `max_size` is there for files that were no business of the cache's before it began.
+    pub adopted_size: u64,
+    /// The same of `max_entries`.
+    pub adopted_entries: u64,
     /// `expired`.
     pub max_age: Option<Duration>,
     /// `superseded`, where the source has shown it; [`BY_NAME`] times as long where only names have.
@@ -174,6 +178,8 @@ impl From<&Config> for Limits {
         Self {
             max_size: config.max_size,
             max_entries: config.max_entries,
+            adopted_size: 0,
+            adopted_entries: 0,
             max_age: config.max_age,
             superseded_grace: config.superseded_grace,
             orphaned_grace: config.orphaned_grace,

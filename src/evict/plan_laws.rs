@@ -83,6 +83,8 @@ fn any_limits() -> impl Strategy<Value = Limits> {
             Limits {
                 max_size,
                 max_entries,
+                adopted_size: 0,
+                adopted_entries: 0,
                 max_age,
                 superseded_grace,
                 orphaned_grace,

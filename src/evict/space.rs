@@ -38,9 +38,9 @@ pub(super) struct Goal {
 impl Goal {
     /// The goal, and whether a limit is crossed that evicting all but `fixed` would not reach.
     pub(super) fn of(usage: &Usage, fixed: &Usage, limits: &Limits) -> (Self, bool) {
-        let goal = |used: u64, least: u64, limit: u64| {
+        let goal = |used: u64, least: u64, limit: u64, adopted: u64| {
             // A sweep that stopped at the limit itself would be due again with the next commit.
-            let lower = limit - limit / 10;
+            let lower = limit - limit.saturating_sub(adopted) / 10;
             match () {
                 () if used <= limit => Some(u64::MAX),
                 () if least > limit => None,
@@ -48,8 +48,18 @@ impl Goal {
                 () => Some(lower),
             }
         };
-        let bytes = goal(usage.bytes, fixed.bytes, limits.max_size);
-        let files = goal(usage.files, fixed.files, limits.max_entries);
+        let bytes = goal(
+            usage.bytes,
+            fixed.bytes,
+            limits.max_size,
+            limits.adopted_size,
+        );
+        let files = goal(
+            usage.files,
+            fixed.files,
+            limits.max_entries,
+            limits.adopted_entries,
+        );
         let own = Self {
             bytes: bytes.unwrap_or(u64::MAX),
             files: files.unwrap_or(u64::MAX),

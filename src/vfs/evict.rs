@@ -1,6 +1,6 @@
 //! Carrying out the evictor's plan.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,6 +43,16 @@ enum Hold {
     Anyhow,
     /// In memory, so that its space on disk is free at once.
     InMemory,
+}
+
+/// What is to fit beside what stays.
+#[derive(Debug, Clone, Copy, Default)]
+struct Need {
+    /// Of the budget.
+    bytes: u64,
+    files: u64,
+    /// On the backing filesystem, instead of what is to be left free.
+    free: Option<KeepFree>,
 }
 
 /// What the evictor remembers.
@@ -157,39 +167,40 @@ impl Vfs {
         Limits {
             max_size: self.max_size(),
             max_entries: self.max_entries(),
+            adopted_size: self.adopted.bytes(),
+            adopted_entries: self.adopted.files(),
             ..Limits::from(&self.config)
         }
     }
 
     /// The victims by the rules. What they say by a file's name only is made sure of by its form, for all of them: a
     /// foreign file among them takes somebody else's turn.
-    fn plan_for(&self, limits: &Limits, free: Option<Free>, spared: &[u64]) -> Plan {
+    fn plan_for(&self, need: Need, free: Option<Free>, spared: &[u64]) -> Plan {
         let mut entries = self.evictables(spared);
+        // These names are anybody's, and what has them counts as an entry or not.
+        let doubtful = |kind| matches!(kind, evict::Kind::LeftOver | evict::Kind::Module);
+        for entry in entries.iter_mut().filter(|entry| doubtful(entry.kind)) {
+            if self.is_foreign_victim(entry.id) {
+                entry.kind = evict::Kind::Foreign;
+            }
+        }
         loop {
+            // What is found to be foreign changes them.
+            let limits = self.limits();
+            let limits = Limits {
+                max_size: limits.max_size.saturating_sub(need.bytes),
+                max_entries: limits.max_entries.saturating_sub(need.files),
+                keep_free: need.free.unwrap_or(limits.keep_free),
+                ..limits
+            };
             // Moments are told apart by nanoseconds that have not passed.
             let now = self.moment() + Duration::from_micros(1);
-            let plan = evict::plan(&entries, now, limits, free);
-            let mut foreign: Vec<u64> = Vec::new();
-            for victim in &plan.victims {
-                let Ok(node) = self.node(victim.id) else {
-                    continue;
-                };
-                let Some(place) = node.place() else { continue };
-                if !self.is_cache_file(&node, &place) {
-                    foreign.push(victim.id);
-                }
-            }
+            let plan = evict::plan(&entries, now, &limits, free);
+            let victims = plan.victims.iter().map(|victim| victim.id);
+            let foreign: HashSet<u64> = victims.filter(|id| self.is_foreign_victim(*id)).collect();
             if foreign.is_empty() {
-                let mut plan = plan;
-                if self.config.read_only {
-                    plan.victims.retain(|victim| {
-                        let node = self.node(victim.id);
-                        node.is_ok_and(|node| !self.is_on_disk(&node))
-                    });
-                }
                 return plan;
             }
-            let foreign: std::collections::HashSet<u64> = foreign.into_iter().collect();
             for entry in &mut entries {
                 if foreign.contains(&entry.id) {
                     entry.kind = evict::Kind::Foreign;
@@ -198,9 +209,33 @@ impl Vfs {
         }
     }
 
+    /// Whether a file is foreign by its form, which is read if it has to be.
+    fn is_foreign_victim(&self, ino: u64) -> bool {
+        let Ok(node) = self.node(ino) else {
+            return false;
+        };
+        node.place()
+            .is_some_and(|place| !self.is_cache_file(&node, &place))
+    }
+
     /// What a sweep would evict now: the file's path, and why.
     pub fn plan(&self) -> Vec<(String, Victim)> {
-        let plan = self.plan_for(&self.limits(), self.free(), &[]);
+        let mut plan = self.plan_with_right();
+        if self.config.read_only {
+            plan.retain(|(_, victim)| self.may_go(victim));
+        }
+        plan
+    }
+
+    /// Whether a mount without writes may remove a victim: what it has staged, and nothing on disk.
+    fn may_go(&self, victim: &Victim) -> bool {
+        let node = self.node(victim.id);
+        node.is_ok_and(|node| !self.is_on_disk(&node))
+    }
+
+    /// What a sweep with the right to write would evict now.
+    pub(super) fn plan_with_right(&self) -> Vec<(String, Victim)> {
+        let plan = self.plan_for(Need::default(), self.free(), &[]);
         let named = plan.victims.into_iter().filter_map(|victim| {
             let node = self.node(victim.id).ok()?;
             Some((self.path(&node), victim))
@@ -232,7 +267,7 @@ impl Vfs {
         // What is left of a plan that was made by who needed room brings the usage below its limit.
         let mut evicted = self.evict_planned();
         if !self.sweeper.is_stopped() {
-            self.make_plan(&self.limits(), &[]);
+            self.make_plan(Need::default(), &[]);
             evicted += self.evict_planned();
         }
         if !self.sweeper.is_stopped() {
@@ -281,12 +316,19 @@ impl Vfs {
     }
 
     /// Makes a plan, whose victims are the queue's from now on.
-    fn make_plan(&self, limits: &Limits, spared: &[u64]) {
+    fn make_plan(&self, need: Need, spared: &[u64]) {
         let planned_at = self.moment();
-        let plan = self.plan_for(limits, self.free(), spared);
+        let mut plan = self.plan_for(need, self.free(), spared);
+        if self.config.read_only {
+            plan.victims.retain(|victim| self.may_go(victim));
+        }
         self.evictor.waved.store(0, Ordering::Relaxed);
         self.tell_out_of_reach(&plan);
         let mut queue = self.evictor.queue.lock();
+        if queue.planned_at.is_some_and(|at| at > planned_at) && !queue.victims.is_empty() {
+            // Somebody who needs room has made a later one meanwhile.
+            return;
+        }
         queue.victims = plan.victims.into();
         queue.planned_at = Some(planned_at);
     }
@@ -294,7 +336,12 @@ impl Vfs {
     /// Says once what evicting cannot reach, until it can again.
     fn tell_out_of_reach(&self, plan: &Plan) {
         let told = |before: &AtomicBool, now: bool| !before.swap(now, Ordering::Relaxed) && now;
-        if told(&self.evictor.budget_told, plan.budget_out_of_reach) {
+        // Within reach again it is once a store finds room.
+        let told_before = self.evictor.budget_told.load(Ordering::Relaxed);
+        if told(
+            &self.evictor.budget_told,
+            plan.budget_out_of_reach || told_before,
+        ) {
             log::warn!(
                 "{} files that are no cache entries take {} bytes, and nothing can be evicted that would make the rest fit: \
                  raise --max-size or --max-entries, or move them elsewhere",
@@ -389,6 +436,7 @@ impl Vfs {
         let (needed, files) = needed(size, replaced);
         let fits = || self.has_room(size, replaced);
         if fits() {
+            self.evictor.budget_told.store(false, Ordering::Relaxed);
             return Ok(());
         }
         let spared = replaced.map_or([0], |node| [node.ino]);
@@ -414,10 +462,10 @@ impl Vfs {
             return Ok(());
         }
         self.make_plan(
-            &Limits {
-                max_size: self.max_size().saturating_sub(needed),
-                max_entries: self.max_entries().saturating_sub(files),
-                ..self.limits()
+            Need {
+                bytes: needed,
+                files,
+                free: None,
             },
             &spared,
         );
@@ -466,15 +514,15 @@ impl Vfs {
         free.available = free.available.min(keep.saturating_sub(wanted));
         let goals = [keep, wanted, needed.saturating_mul(2), needed];
         let plans = goals.into_iter().map(|goal| {
-            let limits = Limits {
-                keep_free: KeepFree::Bytes(goal),
-                ..self.limits()
+            let need = Need {
+                free: Some(KeepFree::Bytes(goal)),
+                ..Need::default()
             };
             let free = Free {
                 available: free.available.min(goal.saturating_sub(needed)),
                 ..free
             };
-            self.plan_for(&limits, Some(free), spared).victims
+            self.plan_for(need, Some(free), spared).victims
         });
         let victims = plans.into_iter().find(|victims| !victims.is_empty());
         let (mut evicted, mut freed) = (0, 0);

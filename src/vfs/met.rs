@@ -11,10 +11,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::XattrFlags;
 
 use super::Vfs;
+use crate::layout::MET_XATTR;
 use crate::tier::Found;
-
-/// The extended attribute of the directory.
-const MET_XATTR: &str = "user.kidafs.met";
 
 /// What is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

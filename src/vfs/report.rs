@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::Vfs;
 use super::attr::Kind;
 use super::content::is_buffered;
+use crate::evict::Victim;
 use crate::format::Format;
 use crate::stats::{EntryRow, Place, PlanRow, Stats, Tier, metrics, unix_seconds};
 
@@ -165,14 +166,14 @@ impl Vfs {
     /// A line of JSON for each victim of a sweep that would be made now.
     pub(super) fn plan_jsonl(&self) -> Vec<u8> {
         let plan = self.plan().into_iter();
-        plan.flat_map(|(path, victim)| {
-            json_line(&PlanRow {
-                path,
-                reason: victim.reason,
-                size_bytes: victim.size,
-            })
-        })
-        .collect()
+        plan.flat_map(|(path, victim)| json_line(&plan_row(path, &victim)))
+            .collect()
+    }
+
+    /// What the first sweep would remove, if the directory were served with the right to write.
+    pub fn first_sweep(&self) -> Vec<PlanRow> {
+        let plan = self.plan_with_right().into_iter();
+        plan.map(|(path, victim)| plan_row(path, &victim)).collect()
     }
 
     fn is_entry(&self, node: &super::node::Node) -> bool {
@@ -195,6 +196,14 @@ impl Vfs {
             let _ = write!(path, "{separator}{}", part.to_string_lossy());
         }
         path
+    }
+}
+
+fn plan_row(path: String, victim: &Victim) -> PlanRow {
+    PlanRow {
+        path,
+        reason: victim.reason,
+        size_bytes: victim.size,
     }
 }
 

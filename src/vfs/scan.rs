@@ -83,8 +83,8 @@ impl Vfs {
                 match node.kind() {
                     super::Kind::Directory => todo.push_back(node),
                     super::Kind::File => {
+                        node.standing.was_there();
                         self.charge(&node, self.size_on_disk(&found));
-                        self.count_adopted(&node);
                         met.push(Meeting {
                             used: found.atime.max(found.mtime),
                             changed: found.mtime,

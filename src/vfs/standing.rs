@@ -97,6 +97,12 @@ impl Standing {
         self.committed.store(nanos(committed), Ordering::Relaxed);
     }
 
+    /// The file was there before the mount: if it is foreign, the limits are for what comes beside it. To be said before
+    /// it is counted.
+    pub(super) fn was_there(&self) {
+        self.adopted.store(true, Ordering::Release);
+    }
+
     /// A listing made by thread `task` has shown the file.
     pub(super) fn listed(&self, task: u32) {
         self.listed_by.store(task, Ordering::Relaxed);
@@ -258,13 +264,6 @@ impl Vfs {
                 counts.replace(before, own);
             }
         }
-    }
-
-    /// Counts a file that was there before the mount, if it is foreign by its name: the limits are for what comes
-    /// beside it.
-    pub(super) fn count_adopted(&self, node: &Node) {
-        node.standing.adopted.store(true, Ordering::Release);
-        self.count_apart(node);
     }
 
     /// Bytes of files that the budget allows: those of foreign files that were there before the mount are not its.

@@ -8,10 +8,13 @@ use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::{Finding, is_root};
+use crate::cli::first_sweep;
 use crate::cli::print;
+use crate::cli::survey::{self, Survey};
 use crate::cli::target::Target;
 use crate::config::Config;
 use crate::daemon::mountpoint::{self, State};
+use crate::format::engine::Engines;
 use crate::layout::STATS_JSON;
 use crate::stats::Stats;
 use crate::tier::DIGEST_XATTR;
@@ -46,6 +49,7 @@ pub(super) fn check(dir: &Path, config: &Config) -> Vec<Finding> {
                 owner(dir),
                 digests(dir),
                 free_space(dir, config),
+                next_sweep(dir, config),
             ]
         }
         State::Directory => vec![
@@ -53,6 +57,8 @@ pub(super) fn check(dir: &Path, config: &Config) -> Vec<Finding> {
             owner(dir),
             attributes(dir),
             free_space(dir, config),
+            contents(&found.path, config),
+            next_sweep(dir, config),
         ],
     }
 }
@@ -154,6 +160,54 @@ fn attributes(dir: &Path) -> Finding {
     }
 }
 
+/// Whether it is a cache directory at all.
+fn contents(dir: &Path, config: &Config) -> Finding {
+    const CHECK: &str = "contents";
+    let survey = Survey::of(dir, &Engines::new(config.pattern.clone()));
+    if let Some(objection) = survey::objection(dir, &survey) {
+        return Finding::note(
+            CHECK,
+            format!("`kidafs mount` refuses it: {objection}"),
+            "only what is known to be a cache entry would ever be removed",
+        );
+    }
+    match survey.sentence(dir) {
+        Some(sentence) => Finding::note(
+            CHECK,
+            sentence,
+            "if this is not the cache directory, name that one",
+        ),
+        None => Finding::ok(CHECK, format!("{} cache entries", survey.entries)),
+    }
+}
+
+/// What the evictor would do.
+fn next_sweep(dir: &Path, config: &Config) -> Finding {
+    const CHECK: &str = "next sweep";
+    match first_sweep::of(dir, config) {
+        Ok(plan) if plan.is_empty() => Finding::ok(CHECK, "would remove nothing"),
+        Ok(plan) => {
+            let mut reasons = std::collections::BTreeMap::<_, usize>::new();
+            for victim in &plan {
+                *reasons.entry(victim.reason).or_default() += 1;
+            }
+            let reasons = reasons
+                .iter()
+                .map(|(reason, count)| format!("{count} {reason}"));
+            let reasons: Vec<_> = reasons.collect();
+            Finding::ok(
+                CHECK,
+                format!("would remove {} files ({})", plan.len(), reasons.join(", ")),
+            )
+        }
+        Err(error) => Finding::note(
+            CHECK,
+            format!("cannot be foretold ({error})"),
+            "run this as the directory's owner",
+        ),
+    }
+}
+
 fn free_space(dir: &Path, config: &Config) -> Finding {
     const CHECK: &str = "free space";
     let status = match rustix::fs::statvfs(dir) {
@@ -168,7 +222,7 @@ fn free_space(dir: &Path, config: &Config) -> Finding {
         Finding::note(
             CHECK,
             format!("{found} is less than --keep-free ({})", print::size(keep)),
-            "make room, or the evictor empties the cache",
+            "make room on it: entries are evicted as far as that is enough, and none if it is not",
         )
     } else if status.f_files > 0 && status.f_favail == 0 {
         Finding::fail(CHECK, "no inode is left", "remove files")

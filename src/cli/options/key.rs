@@ -110,7 +110,7 @@ macro_rules! switch {
 }
 
 /// Every option of a mount, in the order of the help.
-pub(crate) static KEYS: [Key; 24] = [
+pub(crate) static KEYS: [Key; 25] = [
     Key {
         name: BACKING,
         value_name: Some("DIR"),
@@ -222,6 +222,11 @@ pub(crate) static KEYS: [Key; 24] = [
         show: |config| Some(config.pattern.to_string().into()),
     },
     switch!("read-only", read_only, "Serve without writes"),
+    switch!(
+        "adopt",
+        adopt,
+        "Serve a directory that is no cache directory yet: one with other files and no entry, a home, a work tree"
+    ),
     switch!("allow-other", allow_other, "Let other users in"),
     switch!(
         "xattrs",

@@ -109,6 +109,7 @@ fn every_layer_sets_every_option() {
         ("durability", "power"),
         ("pattern", "x_{version}_{name}_{hash}.bin"),
         ("read-only", "true"),
+        ("adopt", "true"),
         ("allow-other", "true"),
         ("xattrs", "true"),
         ("warm", "true"),
