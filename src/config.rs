@@ -84,6 +84,8 @@ pub struct Config {
     pub superseded_grace: Option<Duration>,
     /// `orphaned`: the source is gone, and not looked up for this long since.
     pub orphaned_grace: Option<Duration>,
+    /// Whether the files that entries were made of are looked at.
+    pub sources: bool,
     /// `foreign-version`: its ABI version had no look-up for this long while another had.
     pub foreign_age: Option<Duration>,
     /// `stale-temp`: staged, never committed, untouched for this long.
@@ -196,6 +198,7 @@ impl Default for Config {
             max_age: Some(30 * DAY),
             superseded_grace: Some(Duration::from_secs(5 * 60)),
             orphaned_grace: Some(DAY),
+            sources: true,
             foreign_age: Some(7 * DAY),
             stale_temp: Some(HOUR),
             keep_free: KeepFree::Auto,

@@ -212,6 +212,7 @@ impl Workers {
             threads: Vec::new(),
         };
         workers.spawn("kidafs-persist", Vfs::run_persister)?;
+        workers.vfs.look_at_sources()?;
         workers.spawn("kidafs-sweep", Vfs::run_sweeper)?;
         Ok(workers)
     }

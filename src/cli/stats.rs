@@ -196,6 +196,13 @@ fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) 
     line(out, "memory", tier(&stats.memory))?;
     line(out, "staging", tier(&stats.staging))?;
     line(out, "disk", tier(&stats.disk))?;
+    for (engine, verdicts) in &stats.verdicts {
+        let verdicts = verdicts.iter();
+        let verdicts: Vec<_> = verdicts
+            .map(|(verdict, count)| format!("{count} {verdict}"))
+            .collect();
+        line(out, &format!("  {engine}"), verdicts.join(", "))?;
+    }
     let foreign = format!(
         "{}, {} files that are no entries",
         print::size(stats.foreign.bytes),

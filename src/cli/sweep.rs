@@ -133,7 +133,12 @@ pub(super) fn victims(plan: &[PlanRow]) -> Vec<serde_json::Value> {
     let victims = plan.iter();
     victims
         .map(|victim| {
-            json!({ "file": victim.path, "reason": victim.reason, "size_bytes": victim.size_bytes })
+            json!({
+                "file": victim.path,
+                "reason": victim.reason,
+                "size_bytes": victim.size_bytes,
+                "evidence": victim.evidence,
+            })
         })
         .collect()
 }
@@ -157,7 +162,10 @@ pub(super) fn show(out: Output<'_>, plan: &[PlanRow], json: bool) -> Outcome {
         table.add([
             victim.reason.to_string(),
             print::size(victim.size_bytes),
-            victim.path.clone(),
+            match &victim.evidence {
+                Some(evidence) => format!("{} ({evidence})", victim.path),
+                None => victim.path.clone(),
+            },
         ]);
     }
     table.print(out)?;

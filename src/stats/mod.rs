@@ -47,6 +47,9 @@ pub struct Stats {
     pub folders_and_links: Tier,
     /// Content in the backing directory.
     pub disk: Tier,
+    /// Entries by engine and by what their sources say (`fresh`, `superseded`, `orphaned`, `unknown`), as of the latest
+    /// look; empty where sources are not looked at.
+    pub verdicts: BTreeMap<String, BTreeMap<String, u64>>,
     /// Files in the backing directory that are no cache entries, and their bytes: never evicted.
     pub foreign: Tier,
     /// Whether those files leave too little of the budget, which evicting cannot change.
@@ -186,6 +189,15 @@ pub struct EntryRow {
     pub tier: Place,
     /// Whether the evictor leaves it alone at the moment.
     pub in_use: bool,
+    /// Whose entry it is, if that was looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// The file that it was made of, as it says itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// What that file says of it: `fresh`, `superseded`, `orphaned` or `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
     /// Whether it is no cache entry, as far as that is known without reading it: it is never evicted.
     pub foreign: bool,
     /// How it is framed (`legacy`, `v2`, `v3`, `v4`), if it is an entry and the daemon has seen its
@@ -210,6 +222,9 @@ pub struct PlanRow {
     pub reason: Reason,
     /// Bytes on disk.
     pub size_bytes: u64,
+    /// What has shown it, if a source has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
 }
 
 /// Where a file's content is.

@@ -78,7 +78,7 @@ struct Queue {
 }
 
 impl Evictor {
-    fn key(&self, parts: impl Hash) -> u64 {
+    pub(super) fn key(&self, parts: impl Hash) -> u64 {
         self.keys.hash_one(parts)
     }
 
@@ -107,7 +107,7 @@ impl Vfs {
             all.push(EntryInfo {
                 id: node.ino,
                 kind,
-                verdict: evict::Verdict::Unknown,
+                verdict: node.standing.verdict(),
                 committed_at: node.standing.committed(),
                 last_used: node.standing.used(),
                 size: charged.saturating_sub(1),
@@ -143,7 +143,12 @@ impl Vfs {
                     };
                     let evictor = &self.evictor;
                     evict::Kind::Entry {
-                        group: evictor.key((place.parent.ino, name.version, name.name)),
+                        group: evictor.key((
+                            place.parent.ino,
+                            name.version,
+                            name.name,
+                            node.standing.source(),
+                        )),
                         source: evictor.key(name.source_hash),
                         abi,
                     }
@@ -267,6 +272,9 @@ impl Vfs {
         // What is left of a plan that was made by who needed room brings the usage below its limit.
         let mut evicted = self.evict_planned();
         if !self.sweeper.is_stopped() {
+            if !self.is_over_budget() {
+                self.judge_by_sources();
+            }
             self.make_plan(Need::default(), &[]);
             evicted += self.evict_planned();
         }

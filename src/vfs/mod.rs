@@ -27,6 +27,7 @@ mod refused;
 mod report;
 mod scan;
 mod setattr;
+mod sources;
 mod standing;
 mod xattrs;
 
@@ -106,6 +107,7 @@ pub struct Vfs {
     about: About,
     supplement: OnceLock<Arc<dyn Supplement>>,
     evictor: evict::Evictor,
+    sources: sources::Sources,
     engines: Engines,
     /// The time of day and the clock that only goes forward, when it began.
     began: (SystemTime, Duration),
@@ -178,6 +180,7 @@ impl Vfs {
             about,
             supplement: OnceLock::new(),
             evictor: evict::Evictor::default(),
+            sources: sources::Sources::default(),
             engines: Engines::new(config.pattern.clone()),
             began: (clock.now(), clock.steady()),
             ticks: AtomicU64::new(0),

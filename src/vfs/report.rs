@@ -86,6 +86,7 @@ impl Vfs {
                 budget_files: Some(self.folders_and_links.limit()),
                 ..Tier::default()
             },
+            verdicts: self.verdicts(),
             foreign: Tier {
                 bytes: self.foreign.bytes(),
                 files: self.foreign.files(),
@@ -146,6 +147,7 @@ impl Vfs {
             };
             let head = self.memory.peek(node.ino);
             let format = head.and_then(|content| Format::of_head(&content));
+            let origin = self.origin(node);
             lines.extend(json_line(&EntryRow {
                 path: self.path(node),
                 inode: node.ino,
@@ -155,6 +157,13 @@ impl Vfs {
                 tier,
                 in_use: tier == Place::Staging,
                 foreign: self.is_foreign(node),
+                engine: origin.as_ref().map(|origin| origin.0.as_str().to_owned()),
+                verdict: origin
+                    .as_ref()
+                    .map(|_| node.standing.opinion().name().to_owned()),
+                source: origin
+                    .and_then(|origin| origin.1)
+                    .map(|path| path.to_string_lossy().into_owned()),
                 format: format
                     .filter(|_| self.is_entry(node))
                     .map(|format| format.to_string()),
@@ -166,14 +175,27 @@ impl Vfs {
     /// A line of JSON for each victim of a sweep that would be made now.
     pub(super) fn plan_jsonl(&self) -> Vec<u8> {
         let plan = self.plan().into_iter();
-        plan.flat_map(|(path, victim)| json_line(&plan_row(path, &victim)))
+        plan.flat_map(|(path, victim)| json_line(&self.plan_row(path, &victim)))
             .collect()
+    }
+
+    fn plan_row(&self, path: String, victim: &Victim) -> PlanRow {
+        PlanRow {
+            path,
+            reason: victim.reason,
+            size_bytes: victim.size,
+            evidence: self
+                .node(victim.id)
+                .ok()
+                .and_then(|node| self.evidence(&node)),
+        }
     }
 
     /// What the first sweep would remove, if the directory were served with the right to write.
     pub fn first_sweep(&self) -> Vec<PlanRow> {
         let plan = self.plan_with_right().into_iter();
-        plan.map(|(path, victim)| plan_row(path, &victim)).collect()
+        plan.map(|(path, victim)| self.plan_row(path, &victim))
+            .collect()
     }
 
     fn is_entry(&self, node: &super::node::Node) -> bool {
@@ -196,14 +218,6 @@ impl Vfs {
             let _ = write!(path, "{separator}{}", part.to_string_lossy());
         }
         path
-    }
-}
-
-fn plan_row(path: String, victim: &Victim) -> PlanRow {
-    PlanRow {
-        path,
-        reason: victim.reason,
-        size_bytes: victim.size,
     }
 }
 

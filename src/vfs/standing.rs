@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use super::Vfs;
 use super::attr::Kind;
 use super::node::{Content, Node, Place};
+use crate::evict::Verdict;
 use crate::format::engine::{Engine, HEAD_LEN, NameKind};
 use crate::tier::Patience;
 
@@ -33,6 +34,11 @@ pub(super) struct Standing {
     apart: AtomicU64,
     /// Whether it was there, as foreign, when the directory was mounted: then the limits are beside it.
     adopted: AtomicBool,
+    /// What its source says, and since when: see [`Opinion`].
+    opinion: AtomicU8,
+    opinion_since: AtomicU64,
+    /// Stands for its source's path; 0: not known.
+    source: AtomicU64,
     /// Whose listing has shown it last, and has not been followed by a look-up yet; 0: nobody's.
     listed_by: AtomicU32,
 }
@@ -47,6 +53,27 @@ enum Read {
     Fits,
     /// It is not.
     Foreign,
+}
+
+/// What an entry's source says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Opinion {
+    Unknown,
+    Fresh,
+    Superseded,
+    Orphaned,
+}
+
+impl Opinion {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Fresh => "fresh",
+            Self::Superseded => "superseded",
+            Self::Orphaned => "orphaned",
+        }
+    }
 }
 
 /// Whose a file is, as far as it is known.
@@ -75,6 +102,43 @@ impl Standing {
             2 => Read::Foreign,
             _ => Read::Not,
         }
+    }
+
+    pub(super) fn opinion(&self) -> Opinion {
+        match self.opinion.load(Ordering::Acquire) {
+            1 => Opinion::Fresh,
+            2 => Opinion::Superseded,
+            3 => Opinion::Orphaned,
+            _ => Opinion::Unknown,
+        }
+    }
+
+    /// The sources have spoken, at the moment `now`.
+    pub(super) fn set_opinion(&self, opinion: Opinion, now: SystemTime) {
+        if self.opinion() != opinion {
+            self.opinion_since.store(nanos(now), Ordering::Relaxed);
+            self.opinion.store(opinion as u8, Ordering::Release);
+        }
+    }
+
+    /// The same as the planner sees it.
+    pub(super) fn verdict(&self) -> Verdict {
+        let since = time_of(self.opinion_since.load(Ordering::Relaxed));
+        match self.opinion() {
+            Opinion::Unknown => Verdict::Unknown,
+            Opinion::Fresh => Verdict::Fresh,
+            Opinion::Superseded => Verdict::Superseded { since },
+            Opinion::Orphaned => Verdict::Orphaned { since },
+        }
+    }
+
+    pub(super) fn set_source(&self, key: u64) {
+        self.source.store(key, Ordering::Relaxed);
+    }
+
+    /// A number that stands for its source's path; 0: not known.
+    pub(super) fn source(&self) -> u64 {
+        self.source.load(Ordering::Relaxed)
     }
 
     /// Whether its form was read, and is what its name says.
@@ -172,6 +236,9 @@ impl Vfs {
         node.standing.used.store(now, Ordering::Relaxed);
         node.standing.committed.store(now, Ordering::Relaxed);
         node.standing.set_read(Read::Not);
+        node.standing
+            .opinion
+            .store(Opinion::Unknown as u8, Ordering::Release);
     }
 
     /// As far as that takes no reading: whose a file is that has a new name or new content.

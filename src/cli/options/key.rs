@@ -52,6 +52,8 @@ const DURABILITIES: [(&str, Durability); 3] = [
     ("power", Durability::Power),
 ];
 
+const SOURCES: [(&str, bool); 2] = [("auto", true), ("off", false)];
+
 const LATENCIES: [(&str, Latency); 2] = [("auto", Latency::Auto), ("off", Latency::Off)];
 
 /// An entry of the table whose value is of a kind with a reader and a writer.
@@ -110,7 +112,7 @@ macro_rules! switch {
 }
 
 /// Every option of a mount, in the order of the help.
-pub(crate) static KEYS: [Key; 25] = [
+pub(crate) static KEYS: [Key; 26] = [
     Key {
         name: BACKING,
         value_name: Some("DIR"),
@@ -161,6 +163,14 @@ pub(crate) static KEYS: [Key; 25] = [
         "superseded-grace",
         superseded_grace,
         "Evict what its source has outdated when it was not looked up for so long since (12 times as long where the source cannot be seen); or off"
+    ),
+    key!(
+        "sources",
+        sources,
+        |text| value::word(text, &SOURCES),
+        |this| value::show_word(this, &SOURCES),
+        Some("auto|off"),
+        "Whether the files that entries were made of are looked at, with the rights of the directory's owner"
     ),
     age!(
         "orphaned-grace",

@@ -100,6 +100,7 @@ fn every_layer_sets_every_option() {
         ("max-entry", "1MiB"),
         ("max-age", "2d"),
         ("superseded-grace", "off"),
+        ("sources", "off"),
         ("orphaned-grace", "4h"),
         ("foreign-age", "3d"),
         ("stale-temp", "2h"),
