@@ -214,7 +214,7 @@ impl Default for Config {
             threads: 1,
             poll: Duration::from_micros(200),
             latency: Latency::Auto,
-            supervise: false,
+            supervise: true,
         }
     }
 }

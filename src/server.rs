@@ -87,6 +87,7 @@ pub fn serve(
     let signals = Signals::install(HangUp::for_role(start.role()))?;
     // From here on this process must not name the mount point again. Mounted before the directory is read:
     // engines wait meanwhile, where they would else write what nobody saw.
+    backing.leave_plain();
     let (device, mounted) = mount::mount(
         &mount_point,
         &MountOptions {
@@ -99,7 +100,6 @@ pub fn serve(
     )?;
     let (notices, queue) = mpsc::channel();
     let opened = backing.opened()?;
-    backing.leave_plain();
     let vfs = Vfs::serve(
         opened,
         config.clone(),

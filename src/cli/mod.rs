@@ -48,6 +48,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::daemon::inherited;
 use crate::daemon::start::Role;
 use helper::Helper;
 use options::OptionError;
@@ -151,6 +152,11 @@ impl Command {
 
 /// Runs the command line and returns its exit status: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
+    if Role::of_this_process() != Role::Command
+        && let Err(error) = inherited::shed()
+    {
+        return report(&anyhow::Error::new(error).context("cannot start the daemon"));
+    }
     let command = match parse() {
         Ok(command) => command,
         Err(error) => {

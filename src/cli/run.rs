@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::mount::{absolute, daemon_arguments};
 use super::options::{self, MountOptions};
 use super::{Outcome, Output, survey};
+use crate::daemon::mountpoint::{self, State};
 use crate::daemon::run::{self, RunError};
-use crate::daemon::start::StartError;
 
 /// Mount, run a command, unmount; the exit status is the command's
 #[derive(Args)]
@@ -22,6 +23,10 @@ pub(super) struct Run {
     /// The command and its arguments
     #[arg(value_name = "CMD", last = true, required = true, num_args = 1..)]
     command: Vec<OsString>,
+
+    /// Fail where there can be no mount, and do not run CMD on the plain directory
+    #[arg(long)]
+    require_mount: bool,
 
     /// Where the daemon logs to; nothing is logged otherwise
     #[arg(long, value_name = "FILE")]
@@ -40,16 +45,35 @@ impl Run {
         let mut words = self.command.into_iter();
         let mut command = std::process::Command::new(words.next().unwrap_or_default());
         command.args(words);
-        let arguments = daemon_arguments(&dir, &resolved, log_file.as_deref());
-        match run::run(&dir, arguments, command) {
-            Ok(status) => Ok(ExitCode::from(status)),
-            // The daemon has said why.
-            Err(RunError::Start(StartError::Failed(_))) => Ok(ExitCode::FAILURE),
-            Err(error) => {
-                let status = error.exit_code();
-                super::report(&error.into());
-                Ok(ExitCode::from(status))
+        match mountpoint::inspect(&dir) {
+            Ok(found) if matches!(found.state, State::Live { .. }) => {
+                log::info!("{} is served already, and is used as it is", dir.display());
+                return status_of(run::run_plainly(command));
             }
+            // Whatever it is, the daemon meets it as well, and says what it is.
+            _ => {}
         }
+        let arguments = daemon_arguments(&dir, &resolved, log_file.as_deref());
+        let daemon = match run::start(arguments) {
+            Ok(daemon) => daemon,
+            Err(error) if self.require_mount => bail!(error),
+            Err(error) => {
+                log::warn!(
+                    "{error}; the command runs on the plain directory {}",
+                    dir.display()
+                );
+                return status_of(run::run_plainly(command));
+            }
+        };
+        status_of(run::run(&dir, daemon, command))
     }
+}
+
+/// The exit status of the command, or the one that says why there is none.
+fn status_of(ran: Result<u8, RunError>) -> Outcome {
+    ran.map(ExitCode::from).or_else(|error| {
+        let status = error.exit_code();
+        super::report(&error.into());
+        Ok(ExitCode::from(status))
+    })
 }

@@ -16,11 +16,13 @@
 //! | [`mount`], [`unmount`] | mount(2) or `fusermount3`, and back |
 //! | [`backing`] | the backing directory: who may have written it, and who serves it |
 //! | [`role`], [`start`], [`run`] | daemons in the background; a mount for as long as a command runs |
+//! | [`inherited`] | what a daemon must not keep of its starter's |
 //! | [`supervise`] | a daemon that is started again when it died |
 //! | [`signals`], [`serve`] | a daemon's service and its clean end |
 
 pub mod backing;
 mod fusermount;
+pub mod inherited;
 pub mod mount;
 pub mod mountinfo;
 pub mod mountpoint;

@@ -4,17 +4,21 @@
 //! with the same arguments; a variable of the environment tells that second process what it is, and
 //! it reports over a pipe, its standard output, when its mount answers.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
 
 use rustix::fs::Mode;
-use rustix::process::{Resource, Rlimit, Signal};
+use rustix::process::{Pid, Signal};
 use sd_notify::NotifyState;
 
-use super::role;
+use super::{inherited, role};
 
 pub use super::role::{Role, Supervisor};
 
@@ -60,6 +64,9 @@ pub enum StartError {
     /// It ended before its mount answered, and has said why on standard error itself.
     #[error("the daemon did not start")]
     Failed(ExitStatus),
+    /// The same, and this is what it said.
+    #[error("{0}")]
+    Refused(String),
     /// It was killed before its mount answered.
     #[error(
         "the daemon was killed by signal {0} before its mount answered: see `dmesg` if nobody did it"
@@ -82,12 +89,16 @@ impl StartError {
 
 /// A daemon this process started, whose mount answers.
 #[derive(Debug)]
-pub struct Daemon(Child);
+pub struct Daemon {
+    child: Child,
+    /// Its end, if somebody else has waited for it.
+    ended: Option<ExitStatus>,
+}
 
 impl Daemon {
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
     /// Waits until it has ended, by whatever cause.
@@ -95,17 +106,26 @@ impl Daemon {
     /// # Errors
     /// When it cannot be waited for.
     pub fn wait(mut self) -> io::Result<ExitStatus> {
-        self.0.wait()
+        self.ended.map_or_else(|| self.child.wait(), Ok)
+    }
+
+    /// Notes that the process `pid` was waited for, if that is this one.
+    pub(super) fn has_ended(&mut self, pid: Pid, status: ExitStatus) {
+        if pid == Pid::from_child(&self.child) {
+            self.ended = Some(status);
+        }
     }
 
     /// Has it end cleanly, as SIGTERM does, and waits for that.
     ///
     /// # Errors
     /// When it cannot be signalled or waited for.
-    pub fn end(mut self) -> io::Result<ExitStatus> {
-        // Not reaped yet, so the id is still its own.
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), Signal::TERM)?;
-        self.0.wait()
+    pub fn end(self) -> io::Result<ExitStatus> {
+        if self.ended.is_none() {
+            // Not reaped yet, so the id is still its own.
+            rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        }
+        self.wait()
     }
 }
 
@@ -156,12 +176,22 @@ pub(super) fn spawn(
     role: Role,
     arguments: impl IntoIterator<Item = OsString>,
 ) -> io::Result<Started> {
+    spawn_with(role, arguments, Stdio::inherit())
+}
+
+fn spawn_with(
+    role: Role,
+    arguments: impl IntoIterator<Item = OsString>,
+    stderr: Stdio,
+) -> io::Result<Started> {
     let mut command = Command::new("/proc/self/exe");
     if let Some(name) = std::env::args_os().next() {
         command.arg0(name);
     }
+    let given = inherited::environment();
+    command.env_clear().envs(&given);
     for (variable, value) in ALLOCATOR {
-        if std::env::var_os(variable).is_none() {
+        if !given.contains_key(OsStr::new(variable)) {
             command.env(variable, value);
         }
     }
@@ -170,6 +200,7 @@ pub(super) fn spawn(
         .env(role::VARIABLE, role.name())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        .stderr(stderr)
         .spawn()?;
     let said = child.stdout.take().map(BufReader::new);
     Ok(Started { child, said })
@@ -190,10 +221,87 @@ pub fn start(
     let mut started = spawn(role, arguments)?;
     while let Some(word) = started.hear()? {
         if word == Word::Ready {
-            return Ok(Daemon(started.child));
+            return Ok(Daemon {
+                child: started.child,
+                ended: None,
+            });
         }
     }
     Err(StartError::of(started.wait()?))
+}
+
+/// As [`start`], but what the daemon complains of, should it not start, is in the error
+/// ([`StartError::Refused`]) and not seen.
+///
+/// # Errors
+/// When there is no daemon.
+pub fn start_quietly(
+    role: Role,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<Daemon, StartError> {
+    let mut started = spawn_with(role, arguments, Stdio::piped())?;
+    let complaints = started
+        .child
+        .stderr
+        .take()
+        .map(Complaints::hear)
+        .transpose()?;
+    while let Some(word) = started.hear()? {
+        if word == Word::Ready {
+            if let Some(complaints) = complaints {
+                complaints.pass_on();
+            }
+            return Ok(Daemon {
+                child: started.child,
+                ended: None,
+            });
+        }
+    }
+    let said = complaints.map(Complaints::last).unwrap_or_default();
+    match StartError::of(started.wait()?) {
+        StartError::Failed(_) if !said.is_empty() => Err(StartError::Refused(said)),
+        error => Err(error),
+    }
+}
+
+/// What a daemon writes on its standard error until its mount answers.
+struct Complaints {
+    lines: Arc<Mutex<Vec<String>>>,
+    listening: JoinHandle<()>,
+}
+
+impl Complaints {
+    fn hear(stderr: ChildStderr) -> io::Result<Self> {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&lines);
+        let thread = std::thread::Builder::new().name("kidafs-complaints".to_owned());
+        let listening = thread.spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                heard.lock().push(line);
+            }
+        })?;
+        Ok(Self { lines, listening })
+    }
+
+    /// Says what was heard, of a daemon that serves now: it has closed its end.
+    fn pass_on(self) {
+        let _ = self.listening.join();
+        for line in self.lines.lock().iter() {
+            eprintln!("{line}");
+        }
+    }
+
+    /// Says what was heard of a daemon that is dead, but for the last line, which is why; that one is
+    /// returned, without the program's name before it.
+    fn last(self) -> String {
+        let _ = self.listening.join();
+        let mut lines = self.lines.lock();
+        let last = lines.pop().unwrap_or_default();
+        for line in lines.iter() {
+            eprintln!("{line}");
+        }
+        last.strip_prefix("kidafs: ").unwrap_or(&last).to_owned()
+    }
 }
 
 /// A daemon's, or a supervisor's, end of a start.
@@ -208,25 +316,24 @@ impl Start {
     /// To be called by a process that is going to serve, before it mounts and once every path it
     /// was given is absolute: it leaves the working directory, so as not to keep it busy. It also
     /// leaves the terminal (unless it is in the foreground), clears the umask, because the modes
-    /// that arrive have had their caller's umask applied by the kernel, and raises the limit of
-    /// open files as far as it may.
+    /// that arrive have had their caller's umask applied by the kernel, and raises the limits that
+    /// its starter may have had.
     ///
     /// # Errors
     /// When the system refuses.
     pub fn begin() -> io::Result<Self> {
         let start = Self::begin_supervising()?;
         rustix::process::umask(Mode::empty());
-        raise_descriptor_limit();
         Ok(start)
     }
 
-    /// The same for a process that has another one serve, which is to inherit umask and limits as
-    /// they are.
+    /// The same for a process that has another one serve, but it makes no files for others.
     ///
     /// # Errors
     /// When the system refuses.
     pub(super) fn begin_supervising() -> io::Result<Self> {
         let role = Role::of_this_process();
+        inherited::unblock_signals()?;
         if role.ends_with_its_starter() {
             // The kernel's promise, so it also holds if the starter is killed.
             rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
@@ -242,6 +349,8 @@ impl Start {
             Some(File::from(pipe))
         };
         rustix::process::chdir("/")?;
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
+        inherited::raise_limits(!role.is_in_foreground());
         Ok(Self { role, starter })
     }
 
@@ -306,18 +415,5 @@ fn tell_manager(states: &[NotifyState<'_>]) {
     // Without NOTIFY_SOCKET it does nothing. The manager notices by itself if it was not told.
     if let Err(error) = sd_notify::notify(states) {
         log::warn!("cannot tell the service manager: {error}");
-    }
-}
-
-/// Raises the limit of open files to what the user may have at most: the daemon holds one for each
-/// file it is writing.
-fn raise_descriptor_limit() {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
-        log::warn!("cannot raise the limit of open files: {error}");
     }
 }

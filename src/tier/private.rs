@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::layout::{DRAFTS_DIR, LOCK, PRIVATE_DIR, QUARANTINE_DIR};
@@ -81,7 +81,46 @@ fn owner_of(root: BorrowedFd<'_>) -> rustix::io::Result<Stat> {
 /// If it is a link, a file or another user's; those of the system. EROFS if it is missing on a filesystem that
 /// cannot be written.
 pub fn folder(root: BorrowedFd<'_>) -> Result<OwnedFd, PrivateError> {
+    set_aside_roots(root)?;
     open(root, root, PRIVATE_DIR, PRIVATE_DIR)
+}
+
+/// How many folders of root's can be set aside in one directory.
+const MOST_SET_ASIDE: u32 = 100;
+
+/// Makes way for a private folder of this user's in place of one that root's daemon, of an older version, has
+/// left in a directory of this user's, who may rename it but not look into it.
+fn set_aside_roots(root: BorrowedFd<'_>) -> Result<(), PrivateError> {
+    let user = rustix::process::geteuid();
+    let found = rustix::fs::statat(root, PRIVATE_DIR, AtFlags::SYMLINK_NOFOLLOW);
+    if user.is_root() || !found.is_ok_and(|stat| stat.st_uid == 0) {
+        return Ok(());
+    }
+    let failed = |errno| PrivateError::System {
+        name: PRIVATE_DIR,
+        what: "rename",
+        errno,
+    };
+    match rustix::fs::unlinkat(root, PRIVATE_DIR, AtFlags::REMOVEDIR) {
+        Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+        // What else it may be is for who opens it.
+        _ => return Ok(()),
+    }
+    for number in 1..MOST_SET_ASIDE {
+        let name = format!("{PRIVATE_DIR}.root-{number}");
+        let flags = RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(root, PRIVATE_DIR, root, &name, flags) {
+            Ok(()) => {
+                log::warn!(
+                    "{PRIVATE_DIR} was root's and not empty, so it is called {name} now: have root remove it"
+                );
+                return Ok(());
+            }
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed(errno)),
+        }
+    }
+    Err(failed(Errno::EXIST))
 }
 
 impl Private {

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use crate::support::daemon::process::{Session, arguments, hear, listen, mount_point};
 use crate::support::daemon::{FILE_NAME, folder, is_mount_root};
 use kidafs::daemon::mountpoint::{State, inspect};
-use kidafs::daemon::run::{RunError, run};
+use kidafs::daemon::run::{RunError, run, start};
+use kidafs::daemon::start::StartError;
 use rustix::process::{Pid, Signal};
 
 /// The argument that follows [`run_process`]'s name if that is to act.
@@ -42,11 +43,8 @@ fn shell(script: &str) -> Command {
 }
 
 fn run_on(folder: &Path, command: Command) -> Result<u8, RunError> {
-    run(
-        &mount_point(folder),
-        arguments(folder, Session::Runs),
-        command,
-    )
+    let daemon = start(arguments(folder, Session::Runs)).unwrap();
+    run(&mount_point(folder), daemon, command)
 }
 
 fn start_run(folder: &Path) -> Child {
@@ -153,19 +151,12 @@ fn the_daemon_ends_even_if_run_itself_is_killed() {
 }
 
 #[test]
-fn a_mount_that_cannot_be_made_is_a_failure_and_the_command_is_not_run() {
+fn a_mount_that_cannot_be_made_is_told_to_whoever_starts_it() {
     let folder = folder();
     let _socket = listen(folder.path());
-    let mark = folder.path().join("mark");
     std::fs::remove_dir(mount_point(folder.path())).unwrap();
-    let mut command = shell("echo > \"$0\"");
-    command.arg(&mark);
-    let error = run_on(folder.path(), command).unwrap_err();
-    assert!(
-        matches!(error, RunError::Start(_)) && error.exit_code() == 1,
-        "{error:?}"
-    );
-    assert!(!mark.exists());
+    let error = start(arguments(folder.path(), Session::Runs)).unwrap_err();
+    assert!(matches!(error, StartError::Refused(_)), "{error:?}");
 }
 
 #[test]

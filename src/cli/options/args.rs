@@ -6,7 +6,7 @@ use clap::builder::{OsStringValueParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::Given;
-use super::key::{BACKING, KEYS, Key};
+use super::key::{BACKING, KEYS, Key, NO_SUPERVISE, SUPERVISE};
 use crate::config::{Config, Origin};
 
 /// The options of `mount`, `run` and `config`, as they were written. The values are read by
@@ -77,6 +77,13 @@ impl Args for MountOptions {
                     .value_parser(ValueParser::new(OsStringValueParser::new())),
             )
             .arg(
+                Arg::new(NO_SUPERVISE)
+                    .long(NO_SUPERVISE)
+                    .hide(true)
+                    .action(ArgAction::SetTrue)
+                    .overrides_with(SUPERVISE),
+            )
+            .arg(
                 Arg::new(RESOLVED)
                     .long(RESOLVED)
                     .hide(true)
@@ -91,7 +98,7 @@ impl Args for MountOptions {
 
 impl FromArgMatches for MountOptions {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = KEYS
+        let mut given: Vec<_> = KEYS
             .iter()
             .filter_map(|key| {
                 let value = matches.get_one::<OsString>(key.name)?;
@@ -102,6 +109,13 @@ impl FromArgMatches for MountOptions {
                 })
             })
             .collect();
+        if matches.get_flag(NO_SUPERVISE) {
+            given.push(Given {
+                name: SUPERVISE,
+                value: OsString::from("false"),
+                origin: Origin::CommandLine,
+            });
+        }
         Ok(Self {
             given,
             mount_options: matches

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::key::Key;
+use super::key::{Key, SUPERVISE};
 use super::{Given, OptionError};
 use crate::config::Origin;
 
@@ -79,6 +79,7 @@ fn option(name: &str, value: Option<&[u8]>) -> Result<Option<Given>, OptionError
     }
     let (name, value) = match name {
         "ro" => ("read-only", None),
+        "no-supervise" | "nosupervise" => (SUPERVISE, Some(b"false".as_slice())),
         name => (name, value),
     };
     let Some(key) = Key::find(name) else {

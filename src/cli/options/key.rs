@@ -43,6 +43,10 @@ impl Key {
     }
 }
 
+/// The option that is on by default, and can be taken back by a name of its own.
+pub(super) const SUPERVISE: &str = "supervise";
+pub(super) const NO_SUPERVISE: &str = "no-supervise";
+
 /// The option whose value is a path.
 pub(super) const BACKING: &str = "backing";
 
@@ -268,7 +272,11 @@ pub(crate) static KEYS: [Key; 26] = [
         Some("auto|off"),
         "Whether a CPU-latency request is held in bursts, where the daemon may"
     ),
-    switch!("supervise", supervise, "Restart a daemon that died"),
+    switch!(
+        "supervise",
+        supervise,
+        "Restart a daemon that died [default: true]; --no-supervise: do not"
+    ),
 ];
 
 #[cfg(test)]
