@@ -41,7 +41,6 @@ impl Run {
         let resolved = options::resolve(&self.options)?;
         let dir = absolute(&self.dir)?;
         let log_file = self.log_file.as_deref().map(absolute).transpose()?;
-        survey::guard(&dir, &resolved.config)?;
         let mut words = self.command.into_iter();
         let mut command = std::process::Command::new(words.next().unwrap_or_default());
         command.args(words);
@@ -53,6 +52,7 @@ impl Run {
             // Whatever it is, the daemon meets it as well, and says what it is.
             _ => {}
         }
+        survey::guard(&dir, &resolved.config)?;
         let arguments = daemon_arguments(&dir, &resolved, log_file.as_deref());
         let daemon = match run::start(arguments) {
             Ok(daemon) => daemon,
