@@ -319,8 +319,45 @@ impl Vfs {
     fn settle_round(&self, parents: &mut BTreeSet<u64>) {
         for parent in std::mem::take(parents) {
             self.notices.send(Notice::Inode { ino: parent });
+            self.remove_emptied(parent);
         }
         self.notices.settle();
+    }
+
+    /// Removes a directory that has lost its last file to the evictor, and those above it that are empty then.
+    fn remove_emptied(&self, ino: u64) {
+        let mut next = self.node(ino).ok();
+        while let Some(node) = next.filter(|node| node.ino != super::ROOT) {
+            let Some(place) = node.place() else { return };
+            let (Some(above), Some(own)) = (place.parent.folder(), node.folder()) else {
+                return;
+            };
+            // In the order in which a rename between the two takes them.
+            let (first, second) = match place.parent.ino < node.ino {
+                true => (above, own),
+                false => (own, above),
+            };
+            let was_known = {
+                let _first = first.names.lock();
+                let _second = second.names.lock();
+                if !node.is_at(&place) || !own.children.read().is_empty() {
+                    return;
+                }
+                if let Err(error) = self.remove_at(&place.parent, above, &place.name, &node) {
+                    log::debug!("the empty directory {:?} stays: {error}", place.name);
+                    return;
+                }
+                node.is_known()
+            };
+            if was_known {
+                self.notices.send(Notice::Entry {
+                    ino: node.ino,
+                    parent: place.parent.ino,
+                    name: place.name.to_os_string(),
+                });
+            }
+            next = Some(Arc::clone(&place.parent));
+        }
     }
 
     /// Makes a plan, whose victims are the queue's from now on.

@@ -211,10 +211,14 @@ impl Vfs {
 
     /// The time of day at a moment of the clock that goes forward.
     pub(super) fn time_of_day(&self, moment: SystemTime) -> SystemTime {
-        let ago = self.steady().duration_since(moment).unwrap_or_default();
-        self.now()
-            .checked_sub(ago)
-            .unwrap_or(SystemTime::UNIX_EPOCH)
+        let (now, steady) = (self.now(), self.steady());
+        let between = |a: SystemTime, b: SystemTime| a.duration_since(b).unwrap_or_default();
+        if between(now, steady).max(between(steady, now)) < Duration::from_secs(1) {
+            // The time of day was not set since the daemon began: it is the same.
+            return moment;
+        }
+        let ago = between(steady, moment);
+        now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// The moment at which it was this time of day; a time ahead of the clock is now.
