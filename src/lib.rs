@@ -21,6 +21,7 @@
 //! | [`layout`] | the private folder `.kidafs`: a name for each thing in it |
 //! | [`clock`] | the source of time |
 //! | [`bell`] | wakes a thread that waits for a time or for a call, whatever happens to the clocks |
+//! | [`locks`] | locks with ranks, whose order is checked |
 //!
 //! docs/ARCHITECTURE.md goes on from here: the life of a look-up, a store and an eviction, the states of a file, the
 //! locks and the threads.
@@ -35,6 +36,7 @@ pub mod format;
 pub mod fuse;
 pub mod kida;
 pub mod layout;
+pub mod locks;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod server;

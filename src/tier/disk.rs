@@ -168,6 +168,7 @@ impl DiskTier {
     }
 
     pub(super) fn step(&self, step: Step) -> Result<()> {
+        crate::locks::assert_none_is_short();
         self.faults
             .as_ref()
             .map_or(Ok(()), |faults| faults.before(step))

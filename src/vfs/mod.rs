@@ -1,8 +1,7 @@
 //! What each operation means: inodes and names, staging, commit, attributes, the hidden folder.
 //!
 //! Nothing here knows FUSE: an operation takes plain arguments and returns plain values, so that it is
-//! tested without a mount. Lock order: a directory's `names`, then a file's content, then `meta`; the
-//! `children` lock is taken alone or outside `meta`. None of the short locks (`children`, `meta`) is held over I/O.
+//! tested without a mount. The order of the locks is that of their ranks: see [`crate::locks`].
 
 mod attr;
 mod budget;
@@ -52,6 +51,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::evict::Trigger;
 use crate::format::engine::Engines;
+use crate::locks::{self, SWEEP};
 pub use crate::tier::Patience;
 use crate::tier::private::Opened;
 use crate::tier::{DiskTier, Faults, MemoryTier};
@@ -119,7 +119,7 @@ pub struct Vfs {
     /// What the directory remembered when it was opened.
     met: OnceLock<Met>,
     /// Held while victims are removed, and while one who needs room chooses them.
-    sweeping: parking_lot::Mutex<()>,
+    sweeping: locks::Mutex<SWEEP, ()>,
     sweeper: Trigger,
     /// Committed files, and their bytes in whole blocks.
     entries: AtomicU64,
@@ -187,7 +187,7 @@ impl Vfs {
             foreign: Counted::default(),
             adopted: Counted::default(),
             met: OnceLock::new(),
-            sweeping: parking_lot::Mutex::new(()),
+            sweeping: locks::Mutex::default(),
             sweeper: Trigger::default(),
             config,
             clock,

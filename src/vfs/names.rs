@@ -3,14 +3,13 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::attr::{Attr, Caller, Kind, Stat};
 use super::buffer::Buffer;
 use super::counters::bump;
 use super::error::{Error, Result};
-use super::node::{Body, Content, Folder, Name, Node};
+use super::node::{Body, Content, ContentLock, Folder, Name, Node};
 use super::{NAME_MAX, Patience, Vfs};
 
 const SET_GROUP_ID: u32 = 0o2000;
@@ -150,7 +149,7 @@ impl Vfs {
             };
         }
         let buffer = Buffer::new(&self.staging, Vec::new(), false)?;
-        let body = Body::File(Mutex::new(Content::Buffered(Box::new(buffer))));
+        let body = Body::File(ContentLock::new(Content::Buffered(Box::new(buffer))));
         let node = self.enter(&parent, name, attr, body);
         node.verified
             .store(true, std::sync::atomic::Ordering::Release);

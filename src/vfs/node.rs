@@ -4,18 +4,24 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
-
 use super::attr::{Attr, Kind, Stat};
 use super::budget::{Budget, Charge};
 use super::buffer::Buffer;
 use super::children::Children;
 use super::error::{Error, Result};
 use super::standing::Standing;
+use crate::locks::{self, CHILDREN, CONTENT, META, NAMES};
 use crate::tier::{Directory, DiskFile, Patience};
 
 /// A name, shared by the directory that lists it and the inode that has it.
 pub(super) type Name = Arc<OsStr>;
+
+/// A file's content; held while that is read or written on disk.
+pub(super) type ContentLock = locks::Mutex<CONTENT, Content>;
+
+/// The right to change the names of a directory.
+type NamesLock = locks::Mutex<NAMES, ()>;
+pub(super) type NamesGuard<'a> = locks::Guard<parking_lot::MutexGuard<'a, ()>>;
 
 /// Where an inode is found: its directory and its name there.
 #[derive(Debug, Clone)]
@@ -38,7 +44,7 @@ pub(super) struct Meta {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) ino: u64,
-    pub(super) meta: Mutex<Meta>,
+    pub(super) meta: locks::Mutex<META, Meta>,
     pub(super) body: Body,
     /// How often the kernel was given this inode and has not forgotten it; counted before each reply.
     lookups: AtomicU64,
@@ -61,7 +67,7 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) enum Body {
     Directory(Box<Folder>),
-    File(Mutex<Content>),
+    File(ContentLock),
     Symlink(Box<OsStr>),
     /// A generated file of the hidden folder: as it was when it was looked up.
     Snapshot(Arc<[u8]>),
@@ -72,12 +78,12 @@ pub(super) enum Body {
 pub(super) struct Folder {
     /// Taken by whatever changes names in this directory, disk included. The kernel serialises such
     /// requests per directory anyway, so only the daemon's own threads ever wait here.
-    pub(super) names: Mutex<()>,
+    pub(super) names: NamesLock,
     /// Goes up whenever a name begins and ends to be replaced or removed; see `Vfs::load`.
     pub(super) sequence: AtomicU64,
     /// Names that are being replaced or removed.
     replaced: AtomicU64,
-    pub(super) children: RwLock<Children>,
+    pub(super) children: locks::RwLock<CHILDREN, Children>,
     /// Folders among the children.
     folders: Arc<AtomicU64>,
     pub(super) disk: Directory,
@@ -137,11 +143,11 @@ impl Folder {
     pub(super) fn new(disk: Directory) -> Self {
         let children = Children::default();
         Self {
-            names: Mutex::new(()),
+            names: NamesLock::default(),
             sequence: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
             folders: children.folders(),
-            children: RwLock::new(children),
+            children: locks::RwLock::new(children),
             disk,
         }
     }
@@ -156,7 +162,7 @@ impl Folder {
     ///
     /// # Errors
     /// With [`Patience::None`] EAGAIN while another thread has it.
-    pub(super) fn lock_names(&self, patience: Patience) -> Result<MutexGuard<'_, ()>> {
+    pub(super) fn lock_names(&self, patience: Patience) -> Result<NamesGuard<'_>> {
         match patience {
             Patience::Any => Ok(self.names.lock()),
             Patience::None => self.names.try_lock().ok_or(Error::WouldWait),
@@ -194,7 +200,7 @@ impl Node {
         Self {
             ino,
             standing: Standing::default(),
-            meta: Mutex::new(Meta {
+            meta: locks::Mutex::new(Meta {
                 attr,
                 place,
                 broken: None,
@@ -233,7 +239,7 @@ impl Node {
         }
     }
 
-    pub(super) fn content(&self) -> Option<&Mutex<Content>> {
+    pub(super) fn content(&self) -> Option<&ContentLock> {
         match &self.body {
             Body::File(content) => Some(content),
             _ => None,

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::Vfs;
@@ -19,6 +18,7 @@ use super::node::{Content, Folder, Node, Place, Xattrs};
 use super::setattr::known;
 use crate::bell::Bell;
 use crate::config::Durability;
+use crate::locks::{DIRTY, Mutex};
 use crate::tier::{DIGEST_XATTR, Digest, Draft, Publish, Stamp};
 
 /// How long a file that is written in place must be left alone before it is committed.
@@ -30,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Files changed in place and not committed since, with the time of the last change.
 #[derive(Debug, Default)]
 pub(super) struct InPlace {
-    changed: Mutex<State>,
+    changed: Mutex<DIRTY, State>,
     wake: Bell,
 }
 

@@ -6,14 +6,13 @@
 
 use std::collections::HashMap;
 
-use parking_lot::Mutex;
-
 use super::error::{Error, Result};
 use super::node::Name;
+use crate::locks::{Mutex, REFUSED};
 
 /// The renames that were refused, by the inode number of what was to be renamed.
 #[derive(Debug, Default)]
-pub(super) struct Refused(Mutex<HashMap<u64, Target>>);
+pub(super) struct Refused(Mutex<REFUSED, HashMap<u64, Target>>);
 
 #[derive(Debug)]
 struct Target {

@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
-
 use super::attr::{Attr, BLOCK};
 use super::error::Result;
-use super::node::{Body, Content, Folder, Name, Node, Place};
+use super::node::{Body, Content, ContentLock, Folder, Name, Node, Place};
 use super::{ROOT, Vfs};
 use crate::layout::PRIVATE_DIR;
 use crate::tier::{Found, FoundKind};
@@ -128,7 +126,7 @@ impl Vfs {
 
     fn body_of(&self, folder: &Folder, found: &Found, device: u64) -> Option<Body> {
         match &found.kind {
-            FoundKind::File => Some(Body::File(Mutex::new(Content::Committed))),
+            FoundKind::File => Some(Body::File(ContentLock::new(Content::Committed))),
             FoundKind::Symlink(target) => Some(Body::Symlink(target.as_os_str().into())),
             FoundKind::Directory if found.id.device == device => {
                 let disk = self.disk.directory(&folder.disk, found);
