@@ -138,7 +138,7 @@ impl Children {
     }
 
     fn count(&self, node: &Node, by: i64) {
-        if node.folder().is_some() {
+        if node.is_dir() {
             self.folders
                 .fetch_add(by.cast_unsigned(), Ordering::Relaxed);
         }

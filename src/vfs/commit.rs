@@ -9,8 +9,9 @@ use rustix::io::Errno;
 use super::Vfs;
 use super::attr::Kind;
 use super::content::Tail;
+use super::dir::{Dir, Folder};
 use super::error::{Error, Result};
-use super::node::{Content, Folder, Name, Node, Place};
+use super::node::{Content, Name, Node, Place};
 use super::notice::Notice;
 use super::persist::{PATIENT, Ready, Unflushed};
 use crate::config::Durability;
@@ -37,22 +38,22 @@ pub struct Renamed {
 
 /// One side of a rename.
 struct Side<'a> {
-    parent: Arc<Node>,
+    parent: Dir,
     name: &'a OsStr,
 }
 
 impl Side<'_> {
-    fn folder(&self) -> Result<&Folder> {
-        self.parent.folder().ok_or(Error::NotADirectory)
+    fn folder(&self) -> &Folder {
+        self.parent.folder()
     }
 
-    fn child(&self) -> Result<Option<Arc<Node>>> {
-        Ok(self.folder()?.children.read().get(self.name).cloned())
+    fn child(&self) -> Option<Arc<Node>> {
+        self.folder().children.read().get(self.name).cloned()
     }
 
     fn place(&self) -> Place {
         Place {
-            parent: Arc::clone(&self.parent),
+            parent: self.parent.clone(),
             name: Name::from(self.name),
         }
     }
@@ -79,8 +80,8 @@ impl Vfs {
         self.check_name(from.0, from.1)?;
         self.check_name(to.0, to.1)?;
         let sides = (self.side(from)?, self.side(to)?);
-        let source = sides.0.child()?.ok_or(Error::NoEntry)?;
-        let target = sides.1.child()?;
+        let source = sides.0.child().ok_or(Error::NoEntry)?;
+        let target = sides.1.child();
         if !self.check_names(&sides, &source, target.as_ref(), mode)? {
             return Ok(Renamed::default());
         }
@@ -167,7 +168,7 @@ impl Vfs {
     ) -> Result<Unflushed> {
         let (from, to) = sides;
         for attempt in 1.. {
-            let target = to.child()?;
+            let target = to.child();
             let staged = mode != RenameMode::Exchange && !self.is_on_disk(source);
             let ready = if staged
                 && attempt < PATIENT
@@ -191,8 +192,8 @@ impl Vfs {
             self.refused.note(source.ino, to.0, Name::from(to.1), error);
             return Err(error);
         }
-        if source.kind() == Kind::Directory {
-            self.commit_below(source)?;
+        if let Some(dir) = Dir::of(source) {
+            self.commit_below(&dir)?;
         }
         Ok(())
     }
@@ -208,21 +209,21 @@ impl Vfs {
     ) -> Result<Option<Unflushed>> {
         let (from, to) = sides;
         let (first, second) = if from.parent.ino <= to.parent.ino {
-            (from.folder()?, to.folder()?)
+            (from.folder(), to.folder())
         } else {
-            (to.folder()?, from.folder()?)
+            (to.folder(), from.folder())
         };
         let _first = first.lock_names(patience)?;
         let _second = match from.parent.ino == to.parent.ino {
             true => None,
             false => Some(second.lock_names(patience)?),
         };
-        let found = from.child()?.ok_or(Error::NoEntry)?;
+        let found = from.child().ok_or(Error::NoEntry)?;
         if found.ino != source.ino {
             // What has the name now was not there when this was asked for.
             return Err(Error::NoEntry);
         }
-        let target = to.child()?;
+        let target = to.child();
         if !self.check_names(sides, source, target.as_ref(), mode)? {
             return Ok(Some(Unflushed::default()));
         }
@@ -290,9 +291,8 @@ impl Vfs {
         ready: Option<Ready>,
     ) -> Result<Option<Unflushed>> {
         let (from, to) = sides;
-        let (Some(content), folder) = (source.content(), to.folder()?) else {
-            return Err(Error::Stale);
-        };
+        let content = source.content().ok_or(Error::Stale)?;
+        let folder = to.folder();
         let mut content = content.lock();
         let Content::Buffered(buffer) = &mut *content else {
             return Ok(None);
@@ -379,7 +379,7 @@ impl Vfs {
         if source.is_checked() {
             return Ok(());
         }
-        let found = self.disk.find(&from.folder()?.disk, from.name)?;
+        let found = self.disk.find(&from.folder().disk, from.name)?;
         {
             let mut meta = source.meta.lock();
             meta.attr.size = found.size;
@@ -399,9 +399,9 @@ impl Vfs {
         (moved, exchanged): (&Arc<Node>, Option<&Arc<Node>>),
         in_tree: impl FnOnce(),
     ) -> Result<Unflushed> {
-        let (old, new) = (from.folder()?, to.folder()?);
+        let (old, new) = (from.folder(), to.folder());
         let _replacing = (old.replacing(), new.replacing());
-        let directory = |node: &Arc<Node>| node.folder().map(|folder| folder.disk.clone());
+        let directory = |node: &Arc<Node>| Dir::of(node).map(|dir| dir.folder().disk.clone());
         let (moved, exchange) = (directory(moved), exchanged.is_some());
         let exchanged = exchanged.and_then(directory);
         self.disk.rename(
@@ -413,9 +413,9 @@ impl Vfs {
         in_tree();
         let mut unflushed = Unflushed::default();
         if self.config.durability == Durability::Power {
-            unflushed.folders.push(Arc::clone(&to.parent));
+            unflushed.folders.push(to.parent.clone());
             if from.parent.ino != to.parent.ino {
-                unflushed.folders.push(Arc::clone(&from.parent));
+                unflushed.folders.push(from.parent.clone());
             }
         }
         Ok(unflushed)
@@ -434,10 +434,11 @@ impl Vfs {
         let unflushed = self.rename_names(from, to, (source, Some(target)), || {
             for (node, side) in [(source, to), (target, from)] {
                 let place = side.place();
-                if let Ok(folder) = side.folder() {
-                    let name = Arc::clone(&place.name);
-                    folder.children.write().insert(name, Arc::clone(node));
-                }
+                let name = Arc::clone(&place.name);
+                side.folder()
+                    .children
+                    .write()
+                    .insert(name, Arc::clone(node));
                 self.moved(node, place);
             }
             self.touched(from, to);
@@ -454,11 +455,12 @@ impl Vfs {
     ) {
         let place = to.place();
         self.refused.committed(to.parent.ino, &place.name);
-        if let (Ok(old), Ok(new)) = (from.folder(), to.folder()) {
-            let name = Arc::clone(&place.name);
-            new.children.write().insert(name, Arc::clone(source));
-            old.children.write().remove(from.name);
-        }
+        let name = Arc::clone(&place.name);
+        to.folder()
+            .children
+            .write()
+            .insert(name, Arc::clone(source));
+        from.folder().children.write().remove(from.name);
         self.moved(source, place);
         if let Some(target) = target {
             self.detach(target);
@@ -492,7 +494,7 @@ impl Vfs {
             if node.ino == moving.ino {
                 return Err(Error::IntoItself);
             }
-            above = node.place().map(|place| place.parent);
+            above = node.place().map(|place| Arc::clone(&place.parent));
         }
         Ok(())
     }
@@ -503,10 +505,10 @@ pub(super) fn is_full(error: &Error) -> bool {
     matches!(error.errno(), Errno::NOSPC | Errno::DQUOT)
 }
 
-fn check_replaceable(source: &Node, target: &Node) -> Result<()> {
-    match (source.kind(), target.folder()) {
+fn check_replaceable(source: &Node, target: &Arc<Node>) -> Result<()> {
+    match (source.kind(), Dir::of(target)) {
         (Kind::Directory, None) => Err(Error::NotADirectory),
-        (Kind::Directory, Some(folder)) if !folder.children.read().is_empty() => {
+        (Kind::Directory, Some(dir)) if !dir.folder().children.read().is_empty() => {
             Err(Error::NotEmpty)
         }
         (Kind::File | Kind::Symlink, Some(_)) => Err(Error::IsADirectory),

@@ -189,13 +189,12 @@ impl Vfs {
         patience: Patience,
     ) -> Result<Option<(Committed, Found)>> {
         if let Some(place) = node.place()
-            && let Some(folder) = place.parent.folder()
-            && let Some(sequence) = folder.stable_sequence()
+            && let Some(sequence) = place.parent.folder().stable_sequence()
             // A rename that ended before the sequence was read has moved it.
             && node.is_at(&place)
         {
             let found = self.load_named(node, &place, patience);
-            if folder.sequence.load(Ordering::Acquire) == sequence {
+            if place.parent.folder().sequence.load(Ordering::Acquire) == sequence {
                 return found.map(Some);
             }
         }
@@ -203,10 +202,7 @@ impl Vfs {
             let Some(place) = node.place() else {
                 return Ok(None);
             };
-            let Some(folder) = place.parent.folder() else {
-                return Err(Error::Stale);
-            };
-            let _names = folder.names.lock();
+            let _names = place.parent.folder().names.lock();
             if node.is_at(&place) {
                 return self.load_named(node, &place, patience).map(Some);
             }
@@ -220,9 +216,7 @@ impl Vfs {
         place: &Place,
         patience: Patience,
     ) -> Result<(Committed, Found)> {
-        let Some(folder) = place.parent.folder() else {
-            return Err(Error::Stale);
-        };
+        let folder = place.parent.folder();
         let file = self.disk.open_file(&folder.disk, &place.name)?;
         let found = self.disk.look(&file)?;
         if !self.memory.fits(found.size) && found.size > self.config.max_entry {
@@ -327,7 +321,7 @@ impl Vfs {
     }
 
     fn hold_file(&self, place: &Place) -> Result<Held> {
-        let folder = place.parent.folder().ok_or(Error::Stale)?;
+        let folder = place.parent.folder();
         let charge = self.orphans.descriptor().ok_or(Error::Disk(Errno::MFILE))?;
         let file = self.disk.open_file(&folder.disk, &place.name)?;
         Ok(Held::File(Arc::new((file, charge))))

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Vfs;
 use super::buffer::Buffer;
 use super::content::{Committed, is_buffered};
+use super::dir::Dir;
 use super::error::{Error, Result};
 use super::node::{Body, Content, Held, Node};
 use super::notice::Notice;
@@ -251,9 +252,7 @@ impl Vfs {
         let Some(place) = node.place() else {
             return Ok(());
         };
-        let Some(folder) = place.parent.folder() else {
-            return Ok(());
-        };
+        let folder = place.parent.folder();
         let file = match self.disk.open_file(&folder.disk, &place.name) {
             Ok(file) => file,
             // Replaced or removed meanwhile: there is nothing left to flush.
@@ -270,12 +269,8 @@ impl Vfs {
     /// # Errors
     /// Those of the backing filesystem.
     pub fn fsync_dir(&self, ino: u64) -> Result<()> {
-        let node = self.directory(ino)?;
-        let Some(folder) = node.folder() else {
-            return Ok(());
-        };
-        let children: Vec<_> = folder.children.read().nodes().cloned().collect();
-        for child in children {
+        let dir = self.directory(ino)?;
+        for child in dir.nodes() {
             // A temporary file is named by the rename that commits it.
             if !is_buffered(&child) || self.is_temporary(&child) {
                 continue;
@@ -287,11 +282,11 @@ impl Vfs {
             }
             self.persist(&child)?;
         }
-        Ok(self.disk.flush_dir(&folder.disk)?)
+        Ok(self.disk.flush_dir(&dir.folder().disk)?)
     }
 
     /// Commits what is in a directory and below it, so that renaming it moves the whole.
-    pub(super) fn commit_below(&self, directory: &Arc<Node>) -> Result<()> {
+    pub(super) fn commit_below(&self, directory: &Dir) -> Result<()> {
         if let Some(error) = self.below(directory).find_map(|node| node.broken()) {
             return Err(error);
         }

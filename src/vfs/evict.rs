@@ -419,7 +419,7 @@ impl Vfs {
             return None;
         }
         let place = node.place()?;
-        let folder = place.parent.folder()?;
+        let folder = place.parent.folder();
         if !self.is_cache_file(&node, &place) {
             self.keep_foreign(&node);
             return None;

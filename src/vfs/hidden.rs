@@ -124,7 +124,7 @@ impl Vfs {
             return Err(Error::NoEntry);
         }
         let place = node.place().ok_or(Error::NoEntry)?;
-        let folder = place.parent.folder().ok_or(Error::NoEntry)?;
+        let folder = place.parent.folder();
         // Counted while the name cannot go: an inode without a name and without look-ups is dropped.
         let _children = folder.children.read();
         if !node.is_at(&place) {

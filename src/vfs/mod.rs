@@ -11,6 +11,7 @@ mod commit;
 mod content;
 mod counters;
 mod data;
+mod dir;
 mod error;
 mod evict;
 mod hidden;
@@ -57,8 +58,9 @@ use crate::tier::private::Opened;
 use crate::tier::{DiskTier, Faults, MemoryTier};
 use budget::Budget;
 use buffer::Staging;
+use dir::{Dir, Folder};
 use met::Met;
-use node::{Body, Folder, Node, Orphans};
+use node::{Body, Node, Orphans};
 use persist::InPlace;
 use refused::Refused;
 use standing::Counted;
@@ -95,7 +97,7 @@ pub struct Vfs {
     memory: MemoryTier,
     staging: Staging,
     nodes: DashMap<u64, Arc<Node>>,
-    root: Arc<Node>,
+    root: Dir,
     next_ino: AtomicU64,
     in_place: InPlace,
     refused: Refused,
@@ -157,12 +159,13 @@ impl Vfs {
     ) -> Result<Self> {
         let disk = DiskTier::open(root, config.read_only, faults)?;
         let found = disk.root_found()?;
-        let root = Arc::new(Node::new(
+        let root = Dir::new(Node::new(
             ROOT,
             scan::attr_of(&found),
             None,
             Body::Directory(Box::new(Folder::new(disk.root()))),
         ));
+        let root = root.ok_or(Error::NotADirectory)?;
         let vfs = Self {
             memory: MemoryTier::new(config.memory),
             staging: Staging::new(config.staging),
@@ -174,7 +177,7 @@ impl Vfs {
             folders_and_links: Budget::new(config.max_entries.max(MIN_FOLDERS_AND_LINKS)),
             entries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
-            root: Arc::clone(&root),
+            root: root.clone(),
             notices,
             counters: Counters::default(),
             about,
@@ -222,12 +225,8 @@ impl Vfs {
             .ok_or(Error::Stale)
     }
 
-    fn directory(&self, ino: u64) -> Result<Arc<Node>> {
-        let node = self.node(ino)?;
-        if node.folder().is_none() {
-            return Err(Error::NotADirectory);
-        }
-        Ok(node)
+    fn directory(&self, ino: u64) -> Result<Dir> {
+        Dir::of(&self.node(ino)?).ok_or(Error::NotADirectory)
     }
 
     fn fresh_ino(&self) -> u64 {

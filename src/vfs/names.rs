@@ -8,8 +8,9 @@ use rustix::io::Errno;
 use super::attr::{Attr, Caller, Kind, Stat};
 use super::buffer::Buffer;
 use super::counters::bump;
+use super::dir::{Dir, Folder};
 use super::error::{Error, Result};
-use super::node::{Body, Content, ContentLock, Folder, Name, Node};
+use super::node::{Body, Content, ContentLock, Name, Node};
 use super::{NAME_MAX, Patience, Vfs};
 
 const SET_GROUP_ID: u32 = 0o2000;
@@ -50,9 +51,7 @@ impl Vfs {
             return self.hidden_lookup(parent, name, patience);
         }
         let parent = self.directory(parent)?;
-        let Some(folder) = parent.folder() else {
-            return Err(Error::NotADirectory);
-        };
+        let folder = parent.folder();
         if name.len() > NAME_MAX {
             return Err(Error::NameTooLong);
         }
@@ -132,9 +131,7 @@ impl Vfs {
         self.check_name(parent, name)?;
         self.refused.check(parent, name)?;
         let parent = self.directory(parent)?;
-        let Some(folder) = parent.folder() else {
-            return Err(Error::NotADirectory);
-        };
+        let folder = parent.folder();
         let attr = self.attr_for(&parent, mode, caller);
         self.check_owner(&attr)?;
         let _names = folder.names.lock();
@@ -158,7 +155,7 @@ impl Vfs {
     }
 
     /// As [`Vfs::adopt`], for a name that the kernel asked for: counts its look-up before anybody can remove it.
-    fn enter(&self, parent: &Arc<Node>, name: &OsStr, attr: Attr, body: Body) -> Arc<Node> {
+    fn enter(&self, parent: &Dir, name: &OsStr, attr: Attr, body: Body) -> Arc<Node> {
         let node = self.adopt(parent, Name::from(name), attr, body);
         node.count_lookup();
         self.touch_directory(parent);
@@ -204,14 +201,12 @@ impl Vfs {
         &self,
         parent: u64,
         name: &OsStr,
-        make: impl FnOnce(&Arc<Node>, &Folder) -> Result<(Attr, Body)>,
+        make: impl FnOnce(&Dir, &Folder) -> Result<(Attr, Body)>,
     ) -> Result<Stat> {
         self.check_writable()?;
         self.check_name(parent, name)?;
         let parent = self.directory(parent)?;
-        let Some(folder) = parent.folder() else {
-            return Err(Error::NotADirectory);
-        };
+        let folder = parent.folder();
         let _names = folder.names.lock();
         if folder.children.read().get(name).is_some() {
             return Err(Error::Exists);
@@ -255,9 +250,7 @@ impl Vfs {
     fn remove(&self, parent: u64, name: &OsStr, expected: Kind) -> Result<()> {
         self.check_name(parent, name)?;
         let parent = self.directory(parent)?;
-        let Some(folder) = parent.folder() else {
-            return Err(Error::NotADirectory);
-        };
+        let folder = parent.folder();
         let _names = folder.names.lock();
         let node = folder
             .children
@@ -268,9 +261,9 @@ impl Vfs {
         if !self.is_temporary(&node) {
             self.check_writable()?;
         }
-        match (expected, node.folder()) {
+        match (expected, Dir::of(&node)) {
             (Kind::Directory, None) => return Err(Error::NotADirectory),
-            (Kind::Directory, Some(own)) if !own.children.read().is_empty() => {
+            (Kind::Directory, Some(own)) if !own.folder().children.read().is_empty() => {
                 return Err(Error::NotEmpty);
             }
             (Kind::File | Kind::Symlink, Some(_)) => return Err(Error::IsADirectory),

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::attr::{Attr, Kind, Stat};
 use super::budget::{Budget, Charge};
 use super::buffer::Buffer;
-use super::children::Children;
-use super::error::{Error, Result};
+use super::dir::{Dir, Folder};
+use super::error::Error;
 use super::standing::Standing;
-use crate::locks::{self, CHILDREN, CONTENT, META, NAMES};
-use crate::tier::{Directory, DiskFile, Patience};
+use crate::locks::{self, CONTENT, META};
+use crate::tier::DiskFile;
 
 /// A name, shared by the directory that lists it and the inode that has it.
 pub(super) type Name = Arc<OsStr>;
@@ -19,14 +19,10 @@ pub(super) type Name = Arc<OsStr>;
 /// A file's content; held while that is read or written on disk.
 pub(super) type ContentLock = locks::Mutex<CONTENT, Content>;
 
-/// The right to change the names of a directory.
-type NamesLock = locks::Mutex<NAMES, ()>;
-pub(super) type NamesGuard<'a> = locks::Guard<parking_lot::MutexGuard<'a, ()>>;
-
 /// Where an inode is found: its directory and its name there.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
-    pub(super) parent: Arc<Node>,
+    pub(super) parent: Dir,
     pub(super) name: Name,
 }
 
@@ -71,22 +67,6 @@ pub(super) enum Body {
     Symlink(Box<OsStr>),
     /// A generated file of the hidden folder: as it was when it was looked up.
     Snapshot(Arc<[u8]>),
-}
-
-/// A directory's own part.
-#[derive(Debug)]
-pub(super) struct Folder {
-    /// Taken by whatever changes names in this directory, disk included. The kernel serialises such
-    /// requests per directory anyway, so only the daemon's own threads ever wait here.
-    pub(super) names: NamesLock,
-    /// Goes up whenever a name begins and ends to be replaced or removed; see `Vfs::load`.
-    pub(super) sequence: AtomicU64,
-    /// Names that are being replaced or removed.
-    replaced: AtomicU64,
-    pub(super) children: locks::RwLock<CHILDREN, Children>,
-    /// Folders among the children.
-    folders: Arc<AtomicU64>,
-    pub(super) disk: Directory,
 }
 
 /// Where a file's content is.
@@ -139,62 +119,6 @@ impl Orphans {
     }
 }
 
-impl Folder {
-    pub(super) fn new(disk: Directory) -> Self {
-        let children = Children::default();
-        Self {
-            names: NamesLock::default(),
-            sequence: AtomicU64::new(0),
-            replaced: AtomicU64::new(0),
-            folders: children.folders(),
-            children: locks::RwLock::new(children),
-            disk,
-        }
-    }
-
-    /// Links as other filesystems count them: its name, its `.`, and the `..` of each folder in it.
-    fn links(&self) -> u32 {
-        let folders = self.folders.load(Ordering::Relaxed);
-        u32::try_from(folders).unwrap_or(u32::MAX).saturating_add(2)
-    }
-
-    /// The right to change names in this directory.
-    ///
-    /// # Errors
-    /// With [`Patience::None`] EAGAIN while another thread has it.
-    pub(super) fn lock_names(&self, patience: Patience) -> Result<NamesGuard<'_>> {
-        match patience {
-            Patience::Any => Ok(self.names.lock()),
-            Patience::None => self.names.try_lock().ok_or(Error::WouldWait),
-        }
-    }
-
-    /// Marks the time during which names in the backing directory stand for something else than in
-    /// memory: from before the step on disk until the tree agrees. The caller holds `names`.
-    pub(super) fn replacing(&self) -> Replacing<'_> {
-        self.replaced.fetch_add(1, Ordering::AcqRel);
-        self.sequence.fetch_add(1, Ordering::AcqRel);
-        Replacing(self)
-    }
-
-    /// The sequence number, unless names are being replaced just now.
-    pub(super) fn stable_sequence(&self) -> Option<u64> {
-        let sequence = self.sequence.load(Ordering::Acquire);
-        (self.replaced.load(Ordering::Acquire) == 0).then_some(sequence)
-    }
-}
-
-/// See [`Folder::replacing`]; ends on drop.
-#[derive(Debug)]
-pub(super) struct Replacing<'a>(&'a Folder);
-
-impl Drop for Replacing<'_> {
-    fn drop(&mut self) {
-        self.0.sequence.fetch_add(1, Ordering::AcqRel);
-        self.0.replaced.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl Node {
     pub(super) fn new(ino: u64, attr: Attr, place: Option<Place>, body: Body) -> Self {
         Self {
@@ -232,11 +156,8 @@ impl Node {
         }
     }
 
-    pub(super) fn folder(&self) -> Option<&Folder> {
-        match &self.body {
-            Body::Directory(folder) => Some(folder),
-            _ => None,
-        }
+    pub(super) fn is_dir(&self) -> bool {
+        matches!(self.body, Body::Directory(_))
     }
 
     pub(super) fn content(&self) -> Option<&ContentLock> {
@@ -256,10 +177,10 @@ impl Node {
             kind: self.kind(),
             generated: matches!(self.body, Body::Snapshot(_)),
             checked: self.is_checked(),
-            links: match (named, self.folder()) {
+            links: match (named, &self.body) {
                 (false, _) => 0,
-                (true, Some(folder)) => folder.links(),
-                (true, None) => 1,
+                (true, Body::Directory(folder)) => folder.links(),
+                (true, _) => 1,
             },
             attr: meta.attr,
         }

@@ -13,8 +13,9 @@ use super::attr::Attr;
 use super::buffer::Buffer;
 use super::commit::is_full;
 use super::content::is_buffered;
+use super::dir::{Dir, Folder};
 use super::error::{Error, Result};
-use super::node::{Content, Folder, Node, Place, Xattrs};
+use super::node::{Content, Node, Place, Xattrs};
 use super::setattr::known;
 use crate::bell::Bell;
 use crate::config::Durability;
@@ -69,10 +70,7 @@ impl Ready {
     }
 
     /// What is left to be flushed once it has its name in one of `parents`.
-    pub(super) fn unflushed<'a>(
-        self,
-        parents: impl IntoIterator<Item = &'a Arc<Node>>,
-    ) -> Unflushed {
+    pub(super) fn unflushed<'a>(self, parents: impl IntoIterator<Item = &'a Dir>) -> Unflushed {
         match self.flush {
             true => Unflushed {
                 draft: (!self.replaces).then_some(self.draft),
@@ -88,7 +86,7 @@ impl Ready {
 #[must_use]
 pub(super) struct Unflushed {
     draft: Option<Draft>,
-    pub(super) folders: Vec<Arc<Node>>,
+    pub(super) folders: Vec<Dir>,
 }
 
 /// What became of the files that waited to be committed.
@@ -250,9 +248,7 @@ impl Vfs {
                 self.in_place_settled(node.ino);
                 return Ok(None);
             };
-            let Some(folder) = place.parent.folder() else {
-                return Err(Error::Stale);
-            };
+            let folder = place.parent.folder();
             let mut ready = match attempt {
                 // Somebody writes to it all the time: it is written with the locks held.
                 PATIENT.. => None,
@@ -331,9 +327,9 @@ impl Vfs {
         replaces: bool,
     ) -> Result<Ready> {
         let version = node.version.load(Ordering::Acquire);
-        let kept = match (buffer.own_xattrs, place.parent.folder()) {
-            (false, Some(folder)) => Some(self.user_xattrs(folder, &place.name)?),
-            _ => None,
+        let kept = match buffer.own_xattrs {
+            false => Some(self.user_xattrs(place.parent.folder(), &place.name)?),
+            true => None,
         };
         let attr = node.meta.lock().attr;
         buffer.settle(Some((&self.disk, attr.mode)))?;
@@ -379,10 +375,8 @@ impl Vfs {
         if let Some(draft) = &unflushed.draft {
             self.disk.flush_draft(draft)?;
         }
-        for node in &unflushed.folders {
-            if let Some(folder) = node.folder() {
-                self.disk.flush_dir(&folder.disk)?;
-            }
+        for dir in &unflushed.folders {
+            self.disk.flush_dir(&dir.folder().disk)?;
         }
         Ok(())
     }

@@ -67,9 +67,7 @@ impl Vfs {
         let Some(place) = node.place() else {
             return Ok(());
         };
-        let Some(folder) = place.parent.folder() else {
-            return Err(Error::Stale);
-        };
+        let folder = place.parent.folder();
         {
             let _names = folder.names.lock();
             if !node.is_at(&place) || is_buffered(node) {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::Vfs;
 use super::attr::Stat;
 use super::children::{DOT, DOT_DOT};
-use super::error::{Error, Result};
+use super::dir::Dir;
+use super::error::Result;
 use super::node::Node;
 
 /// One name of a listing.
@@ -58,9 +59,7 @@ impl Vfs {
             return self.list_hidden(ino, position, count, accept);
         }
         let node = self.directory(ino)?;
-        let Some(folder) = node.folder() else {
-            return Err(Error::NotADirectory);
-        };
+        let folder = node.folder();
         if position == 0 {
             node.standing.listed(task);
         }
@@ -115,21 +114,16 @@ impl Vfs {
 
     /// All inodes below a directory, directories before what is in them: of each directory what is in it when it
     /// is come to.
-    pub(super) fn below(&self, directory: &Arc<Node>) -> impl Iterator<Item = Arc<Node>> {
-        let mut folders = vec![Arc::clone(directory)];
+    pub(super) fn below(&self, directory: &Dir) -> impl Iterator<Item = Arc<Node>> {
+        let mut folders = vec![directory.clone()];
         let mut found = Vec::new().into_iter();
         std::iter::from_fn(move || {
             loop {
                 if let Some(node) = found.next() {
                     return Some(node);
                 }
-                let folder = folders.pop()?;
-                let children: Vec<Arc<Node>> = match folder.folder() {
-                    Some(folder) => folder.children.read().nodes().cloned().collect(),
-                    None => continue,
-                };
-                let inside = children.iter().filter(|child| child.folder().is_some());
-                folders.extend(inside.cloned());
+                let children = folders.pop()?.nodes();
+                folders.extend(children.iter().filter_map(Dir::of));
                 found = children.into_iter();
             }
         })

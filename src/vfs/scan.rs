@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::attr::{Attr, BLOCK};
+use super::dir::{Dir, Folder};
 use super::error::Result;
-use super::node::{Body, Content, ContentLock, Folder, Name, Node, Place};
+use super::node::{Body, Content, ContentLock, Name, Node, Place};
 use super::{ROOT, Vfs};
 use crate::layout::PRIVATE_DIR;
 use crate::tier::{Found, FoundKind};
@@ -43,13 +44,11 @@ struct Meeting {
 impl Vfs {
     /// Makes an inode for everything below `root`, by readdir and stat alone. What cannot be served
     /// (fifos, sockets, devices, other filesystems mounted inside) is named in the log and left alone.
-    pub(super) fn scan(&self, root: &Arc<Node>, device: u64) -> Result<()> {
-        let mut todo = VecDeque::from([Arc::clone(root)]);
+    pub(super) fn scan(&self, root: &Dir, device: u64) -> Result<()> {
+        let mut todo = VecDeque::from([root.clone()]);
         let mut met = Vec::new();
         while let Some(parent) = todo.pop_front() {
-            let Some(folder) = parent.folder() else {
-                continue;
-            };
+            let folder = parent.folder();
             let listed = match self.disk.list(&folder.disk) {
                 Ok(listed) => listed,
                 Err(error) if parent.ino != ROOT => {
@@ -79,7 +78,7 @@ impl Vfs {
                     body,
                 );
                 match node.kind() {
-                    super::Kind::Directory => todo.push_back(node),
+                    super::Kind::Directory => todo.extend(Dir::of(&node)),
                     super::Kind::File => {
                         node.standing.was_there();
                         self.charge(&node, self.size_on_disk(&found));
@@ -137,15 +136,9 @@ impl Vfs {
     }
 
     /// Makes an inode and enters it in its directory.
-    pub(super) fn adopt(
-        &self,
-        parent: &Arc<Node>,
-        name: Name,
-        attr: Attr,
-        body: Body,
-    ) -> Arc<Node> {
+    pub(super) fn adopt(&self, parent: &Dir, name: Name, attr: Attr, body: Body) -> Arc<Node> {
         let place = Place {
-            parent: Arc::clone(parent),
+            parent: parent.clone(),
             name: Arc::clone(&name),
         };
         let counted = match body {
@@ -156,9 +149,8 @@ impl Vfs {
         let node = Arc::new(node);
         self.mark_committed(&node);
         self.nodes.insert(node.ino, Arc::clone(&node));
-        if let Some(folder) = parent.folder() {
-            folder.children.write().insert(name, Arc::clone(&node));
-        }
+        let children = &parent.folder().children;
+        children.write().insert(name, Arc::clone(&node));
         node
     }
 

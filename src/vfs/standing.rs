@@ -312,9 +312,7 @@ impl Vfs {
         if let Some(bytes) = self.memory.peek(node.ino) {
             return Ok(bytes[..bytes.len().min(HEAD_LEN)].to_vec());
         }
-        let Some(folder) = place.parent.folder() else {
-            return Err(super::Error::Stale);
-        };
+        let folder = place.parent.folder();
         let file = self.disk.open_file(&folder.disk, &place.name)?;
         Ok(self.disk.read(&file, 0, HEAD_LEN, Patience::Any)?)
     }

@@ -191,7 +191,7 @@ impl Vfs {
             return Ok(apply(&self.disk.root(), OsStr::new("."), known(node))?);
         }
         let place = node.place().ok_or(Error::NoAttribute)?;
-        let folder = place.parent.folder().ok_or(Error::Stale)?;
+        let folder = place.parent.folder();
         let _names = folder.names.lock();
         if !node.is_at(&place) {
             return Err(Error::NoAttribute);
