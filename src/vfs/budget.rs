@@ -84,6 +84,66 @@ impl Drop for Charge {
     }
 }
 
+/// Files on disk and what they take there, in whole blocks: what `--max-entries` and `--max-size` limit.
+#[derive(Debug, Default)]
+pub(super) struct DiskUse {
+    pub(super) entries: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+/// One file's part of [`DiskUse`], given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct OnDisk {
+    used: Arc<DiskUse>,
+    /// Bytes, plus one; 0: there is no file.
+    charged: AtomicU64,
+}
+
+impl OnDisk {
+    /// No file.
+    pub(super) fn nothing(used: &Arc<DiskUse>) -> Self {
+        Self {
+            used: Arc::clone(used),
+            charged: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn is_charged(&self) -> bool {
+        self.charged.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn charged(&self) -> Option<u64> {
+        self.charged.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// There is a file of so many bytes, whatever there was before; `None`: there is none.
+    pub(super) fn set(&self, bytes: Option<u64>) {
+        let after = bytes.map_or(0, |bytes| bytes + 1);
+        let before = self.charged.swap(after, Ordering::AcqRel);
+        let (entries, total) = (&self.used.entries, &self.used.bytes);
+        match (before, after) {
+            (0, 1..) => entries.fetch_add(1, Ordering::Relaxed),
+            (1.., 0) => entries.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        total.fetch_add(after.saturating_sub(1), Ordering::Relaxed);
+        total.fetch_sub(before.saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// The file is another inode's from now on, which has none.
+    pub(super) fn hand_over(&self, to: &Self) {
+        debug_assert!(!to.is_charged(), "it has a file on disk already");
+        let charged = self.charged.swap(0, Ordering::AcqRel);
+        to.charged.store(charged, Ordering::Release);
+    }
+}
+
+impl Drop for OnDisk {
+    fn drop(&mut self) {
+        self.set(None);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

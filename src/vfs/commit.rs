@@ -11,7 +11,8 @@ use super::attr::Kind;
 use super::content::Tail;
 use super::dir::{Dir, Folder};
 use super::error::{Error, Result};
-use super::node::{Content, Name, Node, Place};
+use super::file::Content;
+use super::node::{Name, Node, Place};
 use super::notice::Notice;
 use super::persist::{PATIENT, Ready, Unflushed};
 use crate::config::Durability;
@@ -337,16 +338,15 @@ impl Vfs {
         let Some(content) = source.content() else {
             return Err(Error::Stale);
         };
-        if let Content::Buffered(buffer) = &mut *content.lock() {
-            buffer.staged = false;
-        }
+        let over = target.is_some_and(|target| self.is_on_disk(target));
+        content.lock().commit_in_memory(over);
         if let Some(target) = target {
             self.hold(target, &to.place());
-            if let Content::Buffered(buffer) = &mut *content.lock() {
-                buffer.on_disk = self.is_on_disk(target);
-            }
             // The file on disk is the new inode's to replace or to remove.
             self.hand_over(target, source);
+        }
+        if let Some(file) = source.file() {
+            file.assert_consistent(&content.lock(), true);
         }
         Ok(())
     }

@@ -9,8 +9,9 @@ use rustix::io::Errno;
 
 use super::Vfs;
 use super::error::{Error, Result};
+use super::file::{Content, Held};
 use super::judge::Judgement;
-use super::node::{Body, Content, Held, Node, Place};
+use super::node::{Body, Node, Place};
 use crate::format::engine::{HEAD_LEN, Kind as Form};
 use crate::tier::{Digest, DiskFile, Found, Patience};
 
@@ -87,7 +88,7 @@ impl Vfs {
     pub fn read(&self, ino: u64, offset: u64, len: u32, patience: Patience) -> Result<Bytes> {
         let node = self.node(ino)?;
         let content = match &node.body {
-            Body::File(content) => content,
+            Body::File(file) => &file.content,
             Body::Snapshot(bytes) => return Ok(shared(Arc::clone(bytes), offset, len)),
             Body::Directory(_) => return Err(Error::IsADirectory),
             Body::Symlink(_) => {
@@ -125,7 +126,7 @@ impl Vfs {
                         patience,
                     )?)),
                     // Its name went while it was looked for: it is held by now, if it could be.
-                    Ok(None) if matches!(*content.lock(), Content::Committed) => Err(Error::Lost),
+                    Ok(None) if content.lock().is_committed() => Err(Error::Lost),
                     Ok(None) => continue,
                     Err(Error::Corrupt) => {
                         self.quarantine(&node);
@@ -169,9 +170,7 @@ impl Vfs {
         if let (Some(Committed::Whole(bytes)), Some(content)) = (&found, node.content()) {
             let content = content.lock();
             // A change in place, or a commit of one, that came meanwhile has newer content.
-            if matches!(*content, Content::Committed)
-                && node.version.load(Ordering::Acquire) == version
-            {
+            if content.is_committed() && node.version.load(Ordering::Acquire) == version {
                 self.memory.insert(node.ino, Arc::clone(bytes));
                 self.appraise(node);
             }
@@ -298,12 +297,7 @@ impl Vfs {
             return;
         };
         match held {
-            Ok(held) => {
-                let mut content = content.lock();
-                if matches!(*content, Content::Committed) {
-                    *content = Content::Held(held);
-                }
-            }
+            Ok(held) => content.lock().hold(held),
             Err(error) if node.is_known() => log::warn!(
                 "{:?} will not stay readable for who has it open: {error}",
                 place.name
@@ -341,10 +335,7 @@ impl Vfs {
     /// Takes [`Vfs::hold`] back: the name stayed after all.
     pub(super) fn unhold(&self, node: &Node) {
         if let Some(content) = node.content() {
-            let mut content = content.lock();
-            if matches!(*content, Content::Held(_)) {
-                *content = Content::Committed;
-            }
+            content.lock().release();
         }
     }
 }
@@ -352,5 +343,5 @@ impl Vfs {
 /// Whether a file has uncommitted content.
 pub(super) fn is_buffered(node: &Node) -> bool {
     node.content()
-        .is_some_and(|content| matches!(*content.lock(), Content::Buffered(_)))
+        .is_some_and(|content| content.lock().is_buffered())
 }

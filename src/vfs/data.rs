@@ -8,7 +8,8 @@ use super::buffer::Buffer;
 use super::content::{Committed, is_buffered};
 use super::dir::Dir;
 use super::error::{Error, Result};
-use super::node::{Body, Content, Held, Node};
+use super::file::{Content, Held};
+use super::node::{Body, Node};
 use super::notice::Notice;
 use crate::tier::Patience;
 
@@ -124,7 +125,7 @@ impl Vfs {
 
     fn try_change(&self, node: &Arc<Node>, change: Change<'_>, drop_set_id: bool) -> Result<()> {
         let content = match &node.body {
-            Body::File(content) => content,
+            Body::File(file) => &file.content,
             Body::Directory(_) => return Err(Error::IsADirectory),
             Body::Snapshot(_) | Body::Symlink(_) => return Err(Error::Hidden),
         };
@@ -133,24 +134,18 @@ impl Vfs {
         }
         let mut content = loop {
             let guard = content.lock();
-            if matches!(*guard, Content::Buffered(_)) {
+            if guard.is_buffered() {
                 break guard;
             }
             let version = node.version.load(Ordering::Acquire);
             drop(guard);
             let buffer = self.buffer_of(node)?;
             let mut guard = content.lock();
-            if matches!(*guard, Content::Buffered(_))
-                || node.version.load(Ordering::Acquire) != version
-            {
+            if guard.is_buffered() || node.version.load(Ordering::Acquire) != version {
                 continue;
             }
-            let named = matches!(*guard, Content::Committed);
-            let Some(mut buffer) = buffer else { continue };
-            buffer.on_disk = named;
-            buffer.staged = false;
-            buffer.own_xattrs = !named;
-            *guard = Content::Buffered(Box::new(buffer));
+            let Some(buffer) = buffer else { continue };
+            guard.change(buffer);
             self.memory.remove(node.ino);
             break guard;
         };

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::Vfs;
 use super::attr::Kind;
 use super::content::is_buffered;
+use super::dir::Dir;
 use super::error::{Error, Result};
 use super::node::{Node, Place};
 use super::notice::Notice;
@@ -94,7 +95,7 @@ impl Vfs {
     fn evictables(&self, spared: &[u64]) -> Vec<EntryInfo> {
         let mut versions: HashMap<String, u32> = HashMap::new();
         // Made at its full size, so that its memory is given back whole.
-        let expected = self.entries.load(Ordering::Relaxed) + self.staging.files().used();
+        let expected = self.used.entries.load(Ordering::Relaxed) + self.staging.files().used();
         let mut all = Vec::with_capacity(usize::try_from(expected).unwrap_or(0) + 64);
         self.walk(&mut |node| {
             if node.kind() != Kind::File {
@@ -102,15 +103,15 @@ impl Vfs {
             }
             let Some(place) = node.place() else { return };
             let buffered = is_buffered(node);
-            let charged = node.charged.load(Ordering::Acquire);
-            let kind = self.kind_for_plan(node, &place, charged > 0, &mut versions);
+            let charged = node.charged();
+            let kind = self.kind_for_plan(node, &place, charged.is_some(), &mut versions);
             all.push(EntryInfo {
                 id: node.ino,
                 kind,
                 verdict: node.standing.verdict(),
                 committed_at: node.standing.committed(),
                 last_used: node.standing.used(),
-                size: charged.saturating_sub(1),
+                size: charged.unwrap_or(0),
                 in_use: buffered && kind != evict::Kind::Staged || spared.contains(&node.ino),
             });
         });
@@ -329,9 +330,8 @@ impl Vfs {
         let mut next = self.node(ino).ok();
         while let Some(node) = next.filter(|node| node.ino != super::ROOT) {
             let Some(place) = node.place() else { return };
-            let (Some(above), Some(own)) = (place.parent.folder(), node.folder()) else {
-                return;
-            };
+            let Some(dir) = Dir::of(&node) else { return };
+            let (above, own) = (place.parent.folder(), dir.folder());
             // In the order in which a rename between the two takes them.
             let (first, second) = match place.parent.ino < node.ino {
                 true => (above, own),
@@ -465,8 +465,17 @@ impl Vfs {
     /// Whether a file of `size` bytes fits the budget as it is, in the place of `replaced`.
     pub(super) fn has_room(&self, size: u64, replaced: Option<&Node>) -> bool {
         let (needed, files) = needed(size, replaced);
-        self.bytes.load(Ordering::Relaxed).saturating_add(needed) <= self.max_size()
-            && self.entries.load(Ordering::Relaxed).saturating_add(files) <= self.max_entries()
+        self.used
+            .bytes
+            .load(Ordering::Relaxed)
+            .saturating_add(needed)
+            <= self.max_size()
+            && self
+                .used
+                .entries
+                .load(Ordering::Relaxed)
+                .saturating_add(files)
+                <= self.max_entries()
     }
 
     /// Makes sure that a file of `size` bytes fits the budget before it is committed, evicting if it must.
@@ -485,7 +494,7 @@ impl Vfs {
             return Ok(());
         }
         let spared = replaced.map_or([0], |node| [node.ino]);
-        let (bytes, entries) = (&self.bytes, &self.entries);
+        let (bytes, entries) = (&self.used.bytes, &self.used.entries);
         let wanted_bytes = bytes.load(Ordering::Relaxed).saturating_sub(needed);
         let wanted_entries = entries.load(Ordering::Relaxed).saturating_sub(files);
         let enough = || {
@@ -655,14 +664,14 @@ impl Vfs {
 
     /// Whether the files outgrow the budget, so that a sweep is due at once.
     pub(super) fn is_over_budget(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.max_size()
-            || self.entries.load(Ordering::Relaxed) > self.max_entries()
+        self.used.bytes.load(Ordering::Relaxed) > self.max_size()
+            || self.used.entries.load(Ordering::Relaxed) > self.max_entries()
     }
 }
 
 /// The bytes and files by which a file of `size` bytes makes the cache larger, in the place of `replaced`.
 fn needed(size: u64, replaced: Option<&Node>) -> (u64, u64) {
-    let freed = replaced.map_or(0, |node| node.charged.load(Ordering::Acquire));
-    let bytes = super::scan::charge(size).saturating_sub(freed.saturating_sub(1));
-    (bytes, u64::from(freed == 0))
+    let freed = replaced.and_then(Node::charged);
+    let bytes = super::scan::charge(size).saturating_sub(freed.unwrap_or(0));
+    (bytes, u64::from(freed.is_none()))
 }

@@ -14,6 +14,7 @@ mod data;
 mod dir;
 mod error;
 mod evict;
+mod file;
 mod hidden;
 mod judge;
 mod met;
@@ -56,11 +57,12 @@ use crate::locks::{self, SWEEP};
 pub use crate::tier::Patience;
 use crate::tier::private::Opened;
 use crate::tier::{DiskTier, Faults, MemoryTier};
-use budget::Budget;
+use budget::{Budget, DiskUse};
 use buffer::Staging;
 use dir::{Dir, Folder};
+use file::Orphans;
 use met::Met;
-use node::{Body, Node, Orphans};
+use node::{Body, Node};
 use persist::InPlace;
 use refused::Refused;
 use standing::Counted;
@@ -124,8 +126,7 @@ pub struct Vfs {
     sweeping: locks::Mutex<SWEEP, ()>,
     sweeper: Trigger,
     /// Committed files, and their bytes in whole blocks.
-    entries: AtomicU64,
-    bytes: AtomicU64,
+    used: Arc<DiskUse>,
 }
 
 impl Vfs {
@@ -175,8 +176,7 @@ impl Vfs {
             refused: Refused::default(),
             orphans: Orphans::new(),
             folders_and_links: Budget::new(config.max_entries.max(MIN_FOLDERS_AND_LINKS)),
-            entries: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            used: Arc::default(),
             root: root.clone(),
             notices,
             counters: Counters::default(),
@@ -269,11 +269,11 @@ impl Vfs {
     /// Those of the backing filesystem.
     pub fn space(&self) -> Result<Space> {
         let backing = self.disk.space()?;
-        let used = self.bytes.load(Ordering::Relaxed) / BLOCK;
+        let used = self.used.bytes.load(Ordering::Relaxed) / BLOCK;
         let left = (self.max_size() / BLOCK).saturating_sub(used);
         let available = backing.f_bavail.saturating_mul(backing.f_frsize) / BLOCK;
         let free = left.min(available);
-        let used_files = self.entries.load(Ordering::Relaxed);
+        let used_files = self.used.entries.load(Ordering::Relaxed);
         let left = self.max_entries().saturating_sub(used_files);
         let files_free = match backing.f_files {
             // It makes inodes as it needs them (btrfs), and does not say how many are left.

@@ -10,7 +10,8 @@ use super::buffer::Buffer;
 use super::counters::bump;
 use super::dir::{Dir, Folder};
 use super::error::{Error, Result};
-use super::node::{Body, Content, ContentLock, Name, Node};
+use super::file::File;
+use super::node::{Body, Name, Node};
 use super::{NAME_MAX, Patience, Vfs};
 
 const SET_GROUP_ID: u32 = 0o2000;
@@ -146,7 +147,7 @@ impl Vfs {
             };
         }
         let buffer = Buffer::new(&self.staging, Vec::new(), false)?;
-        let body = Body::File(ContentLock::new(Content::Buffered(Box::new(buffer))));
+        let body = Body::File(File::staged(buffer, &self.used));
         let node = self.enter(&parent, name, attr, body);
         node.verified
             .store(true, std::sync::atomic::Ordering::Release);
@@ -306,7 +307,7 @@ impl Vfs {
 
     /// Whether the backing directory has something under the inode's name.
     pub(super) fn is_on_disk(&self, node: &Node) -> bool {
-        node.kind() != Kind::File || node.charged.load(std::sync::atomic::Ordering::Acquire) > 0
+        node.file().is_none_or(|file| file.on_disk.is_charged())
     }
 
     /// The inode has lost its name: it lives on only as long as the kernel knows it.

@@ -5,19 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::attr::{Attr, Kind, Stat};
-use super::budget::{Budget, Charge};
-use super::buffer::Buffer;
+use super::budget::Charge;
 use super::dir::{Dir, Folder};
 use super::error::Error;
+use super::file::{ContentLock, File};
 use super::standing::Standing;
-use crate::locks::{self, CONTENT, META};
-use crate::tier::DiskFile;
+use crate::locks::{self, META};
 
 /// A name, shared by the directory that lists it and the inode that has it.
 pub(super) type Name = Arc<OsStr>;
-
-/// A file's content; held while that is read or written on disk.
-pub(super) type ContentLock = locks::Mutex<CONTENT, Content>;
 
 /// Where an inode is found: its directory and its name there.
 #[derive(Debug, Clone)]
@@ -48,8 +44,6 @@ pub(super) struct Node {
     pub(super) standing: Standing,
     /// Goes up whenever the content changes in place: what was read before is then out of date.
     pub(super) version: AtomicU64,
-    /// What it counts against the budget, plus one; 0: it is not on disk.
-    pub(super) charged: AtomicU64,
     /// Whether it was read before it was committed, so that the kernel may have all of its pages.
     pub(super) was_read: AtomicBool,
     /// Whether its content on disk was once found to be what was committed.
@@ -63,60 +57,10 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) enum Body {
     Directory(Box<Folder>),
-    File(ContentLock),
+    File(File),
     Symlink(Box<OsStr>),
     /// A generated file of the hidden folder: as it was when it was looked up.
     Snapshot(Arc<[u8]>),
-}
-
-/// Where a file's content is.
-#[derive(Debug)]
-pub(super) enum Content {
-    /// Under its name in the backing directory, and perhaps in the memory tier.
-    Committed,
-    /// As [`Content::Committed`], but the name is about to go, or gone: kept readable for who has it open.
-    Held(Held),
-    /// Here, and changed since (or never) committed.
-    Buffered(Box<Buffer>),
-}
-
-/// Content that has no name any more.
-#[derive(Debug, Clone)]
-pub(super) enum Held {
-    Bytes(Arc<(Arc<[u8]>, Charge)>),
-    File(Arc<(DiskFile, Charge)>),
-}
-
-/// The budgets of content that has no name any more and is open.
-#[derive(Debug)]
-pub(super) struct Orphans {
-    pub(super) bytes: Arc<Budget>,
-    pub(super) descriptors: Arc<Budget>,
-}
-
-/// Bytes of it in memory.
-const ORPHAN_BYTES: u64 = 64 << 20;
-
-impl Orphans {
-    /// Half of the process's descriptors may be held; the others are for what is going on.
-    pub(super) fn new() -> Self {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        Self {
-            bytes: Budget::new(ORPHAN_BYTES),
-            descriptors: Budget::new(limit.current.unwrap_or(1 << 20) / 2),
-        }
-    }
-
-    /// Content in memory, if there is room.
-    pub(super) fn bytes(&self, bytes: Arc<[u8]>) -> Option<Held> {
-        let charge = self.bytes.charge(bytes.len() as u64)?;
-        Some(Held::Bytes(Arc::new((bytes, charge))))
-    }
-
-    /// The right to hold a file open.
-    pub(super) fn descriptor(&self) -> Option<Charge> {
-        self.descriptors.charge(1)
-    }
 }
 
 impl Node {
@@ -132,7 +76,6 @@ impl Node {
             body,
             lookups: AtomicU64::new(0),
             version: AtomicU64::new(0),
-            charged: AtomicU64::new(0),
             was_read: AtomicBool::new(false),
             verified: AtomicBool::new(false),
             numbered: AtomicBool::new(false),
@@ -161,10 +104,19 @@ impl Node {
     }
 
     pub(super) fn content(&self) -> Option<&ContentLock> {
+        self.file().map(|file| &file.content)
+    }
+
+    pub(super) fn file(&self) -> Option<&File> {
         match &self.body {
-            Body::File(content) => Some(content),
+            Body::File(file) => Some(file),
             _ => None,
         }
+    }
+
+    /// What its file on disk counts against the limits; `None`: there is none.
+    pub(super) fn charged(&self) -> Option<u64> {
+        self.file().and_then(|file| file.on_disk.charged())
     }
 
     pub(super) fn stat(&self) -> Stat {

@@ -15,7 +15,8 @@ use super::commit::is_full;
 use super::content::is_buffered;
 use super::dir::{Dir, Folder};
 use super::error::{Error, Result};
-use super::node::{Content, Node, Place, Xattrs};
+use super::file::Content;
+use super::node::{Node, Place, Xattrs};
 use super::setattr::known;
 use crate::bell::Bell;
 use crate::config::Durability;
@@ -115,7 +116,7 @@ impl Changed {
 impl Vfs {
     /// Whether a file is staged: it has the name of an engine's temporary file and was never committed.
     pub(super) fn is_temporary(&self, node: &Node) -> bool {
-        node.charged.load(Ordering::Acquire) == 0
+        node.charged().is_none()
             && !node.standing.is_foreign_by_form()
             && node
                 .place()
@@ -449,7 +450,7 @@ impl Vfs {
 
     /// The buffer's content is in the backing directory: it is committed content from now on.
     pub(super) fn settle(&self, node: &Node, content: &mut Content) {
-        if let Content::Buffered(buffer) = std::mem::replace(content, Content::Committed) {
+        if let Some(buffer) = content.settle() {
             self.charge(node, buffer.bytes().len() as u64);
             node.verified.store(true, Ordering::Release);
             self.mark_committed(node);
@@ -459,6 +460,9 @@ impl Vfs {
             if self.memory.fits(buffer.bytes().len() as u64) {
                 self.memory.insert(node.ino, buffer.bytes().into());
             }
+        }
+        if let Some(file) = node.file() {
+            file.assert_consistent(content, node.place().is_some());
         }
         self.in_place_settled(node.ino);
         if self.is_over_budget() {

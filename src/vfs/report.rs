@@ -70,9 +70,9 @@ impl Vfs {
                 budget_files: Some(self.staging.files().limit()),
             },
             disk: Tier {
-                bytes: self.bytes.load(Ordering::Relaxed),
+                bytes: self.used.bytes.load(Ordering::Relaxed),
                 budget_bytes: self.max_size(),
-                files: self.entries.load(Ordering::Relaxed),
+                files: self.used.entries.load(Ordering::Relaxed),
                 budget_files: Some(self.max_entries()),
             },
             orphans: Tier {

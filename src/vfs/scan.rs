@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::attr::{Attr, BLOCK};
 use super::dir::{Dir, Folder};
 use super::error::Result;
-use super::node::{Body, Content, ContentLock, Name, Node, Place};
+use super::file::File;
+use super::node::{Body, Name, Node, Place};
 use super::{ROOT, Vfs};
 use crate::layout::PRIVATE_DIR;
 use crate::tier::{Found, FoundKind};
@@ -125,7 +125,7 @@ impl Vfs {
 
     fn body_of(&self, folder: &Folder, found: &Found, device: u64) -> Option<Body> {
         match &found.kind {
-            FoundKind::File => Some(Body::File(ContentLock::new(Content::Committed))),
+            FoundKind::File => Some(Body::File(File::clean(&self.used))),
             FoundKind::Symlink(target) => Some(Body::Symlink(target.as_os_str().into())),
             FoundKind::Directory if found.id.device == device => {
                 let disk = self.disk.directory(&folder.disk, found);
@@ -156,34 +156,25 @@ impl Vfs {
 
     /// Counts a committed file of `size` bytes against the budget, in place of what it counted before.
     pub(super) fn charge(&self, node: &Node, size: u64) {
-        let charge = charge(size);
-        match node.charged.swap(charge + 1, Ordering::AcqRel) {
-            0 => {
-                self.entries.fetch_add(1, Ordering::Relaxed);
-                self.bytes.fetch_add(charge, Ordering::Relaxed);
-            }
-            before => {
-                self.bytes.fetch_add(charge, Ordering::Relaxed);
-                self.bytes.fetch_sub(before - 1, Ordering::Relaxed);
-            }
+        if let Some(file) = node.file() {
+            file.on_disk.set(Some(charge(size)));
         }
         self.count_apart(node);
     }
 
     /// The file on disk that `from` had under its name is `to`'s from now on.
     pub(super) fn hand_over(&self, from: &Node, to: &Node) {
-        let charge = from.charged.swap(0, Ordering::AcqRel);
-        to.charged.store(charge, Ordering::Release);
+        if let (Some(from), Some(to)) = (from.file(), to.file()) {
+            from.on_disk.hand_over(&to.on_disk);
+        }
         self.count_apart(from);
         self.count_apart(to);
     }
 
     /// Takes a file off the budget: it is not on disk any more.
     pub(super) fn discharge(&self, node: &Node) {
-        let before = node.charged.swap(0, Ordering::AcqRel);
-        if before > 0 {
-            self.entries.fetch_sub(1, Ordering::Relaxed);
-            self.bytes.fetch_sub(before - 1, Ordering::Relaxed);
+        if let Some(file) = node.file() {
+            file.on_disk.set(None);
         }
         self.count_apart(node);
     }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::Vfs;
 use super::attr::Kind;
 use super::content::is_buffered;
+use super::dir::Dir;
 use super::node::{Node, Place};
 use super::standing::{Opinion, Whose};
 use crate::evict::{Looker, Question, Seen};
@@ -76,7 +77,7 @@ impl Vfs {
         self.walk(&mut |node| {
             if here.len() < MOST
                 && node.kind() == Kind::File
-                && node.charged.load(Ordering::Acquire) > 0
+                && node.charged().is_some()
                 && !is_buffered(node)
                 && let Some(place) = node.place()
                 && matches!(self.whose(node, &place.name), Whose::Entry(_))
@@ -128,7 +129,7 @@ impl Vfs {
         let content = match self.memory.peek(node.ino) {
             Some(content) => content,
             None => {
-                let folder = place.parent.folder()?;
+                let folder = place.parent.folder();
                 let file = self.disk.open_file(&folder.disk, &place.name).ok()?;
                 let size = node.meta.lock().attr.size;
                 let size = usize::try_from(size.min(self.config.max_entry)).ok()?;
@@ -166,14 +167,14 @@ impl Vfs {
     fn seen_in_cache(&self, path: &Path) -> Seen {
         let mut node = Arc::clone(&self.root);
         for part in path.components() {
-            let child = node
-                .folder()
-                .map(|folder| folder.children.read().get(part.as_os_str()).cloned());
-            node = match child {
-                Some(Some(child)) => child,
-                Some(None) => return Seen::Gone,
-                None => return Seen::Nothing,
+            let Some(dir) = Dir::of(&node) else {
+                return Seen::Nothing;
             };
+            let child = dir.folder().children.read().get(part.as_os_str()).cloned();
+            let Some(child) = child else {
+                return Seen::Gone;
+            };
+            node = child;
         }
         let attr = node.meta.lock().attr;
         Seen::As(SourceState {

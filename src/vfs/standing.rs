@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime};
 
 use super::Vfs;
 use super::attr::Kind;
-use super::node::{Content, Node, Place};
+use super::file::Content;
+use super::node::{Node, Place};
 use crate::evict::Verdict;
 use crate::format::engine::{Engine, HEAD_LEN, NameKind};
 use crate::tier::Patience;
@@ -319,7 +320,7 @@ impl Vfs {
 
     /// Brings the counts of foreign files up to date with what is known of one.
     pub(super) fn count_apart(&self, node: &Node) {
-        let charged = node.charged.load(Ordering::Acquire);
+        let charged = node.charged().map_or(0, |bytes| bytes + 1);
         let own = if node.kind() == Kind::File && charged > 0 && self.is_foreign(node) {
             charged
         } else {

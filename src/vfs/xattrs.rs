@@ -9,7 +9,8 @@ use rustix::io::Errno;
 use super::Vfs;
 use super::content::is_buffered;
 use super::error::{Error, Result};
-use super::node::{Content, Node};
+use super::file::Content;
+use super::node::Node;
 use super::setattr::known;
 use crate::tier::{DIGEST_XATTR, Digest, Known};
 
