@@ -18,7 +18,9 @@ for name in sys.argv[1:]:
         module = importlib.import_module(name)
     except ImportError:
         continue
-    print(name, module.__spec__.cached)
+    # A frozen module has no bytecode file of its own.
+    if module.__spec__.origin != "frozen" and module.__name__ == name:
+        print(name, module.__spec__.cached)
 """
 library = Path(sysconfig.get_path("stdlib"))
 modules = []

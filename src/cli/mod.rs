@@ -150,6 +150,12 @@ impl Command {
     }
 }
 
+/// Reads a text as mount options and as a configuration file, and forgets them: total over its input. For
+/// `fuzz/`.
+pub fn try_options(text: &[u8]) {
+    options::try_text(text);
+}
+
 /// Runs the command line and returns its exit status: 0 done, 1 failed, 2 wrong usage.
 pub fn main() -> ExitCode {
     if Role::of_this_process() != Role::Command

@@ -22,6 +22,7 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 pub(crate) use args::MountOptions;
@@ -128,6 +129,19 @@ pub(crate) fn resolve(options: &MountOptions) -> Result<ResolvedConfig, OptionEr
 #[cfg(feature = "remote")]
 pub(crate) fn remote() -> Result<crate::config::RemoteConfig, OptionError> {
     Ok(crate::config::RemoteConfig::default())
+}
+
+/// Reads a text as mount(8)'s options and as a configuration file, as far as a mount would. For those who try
+/// every text; nobody's variables and files count.
+pub(crate) fn try_text(text: &[u8]) {
+    if let Ok(layers) = fstab::parse(OsStr::from_bytes(text)) {
+        let _ = combine(layers, None);
+    }
+    if let Ok(text) = std::str::from_utf8(text)
+        && let Ok(layers) = file::parse(text, "a file")
+    {
+        let _ = combine(layers, None);
+    }
 }
 
 fn resolve_in(
