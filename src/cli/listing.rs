@@ -31,6 +31,10 @@ pub(super) struct Row {
     pub(super) format: Option<String>,
     /// `None` on a plain directory.
     pub(super) tier: Option<Place>,
+    /// Whose entry it is, the file that it was made of and what that says of it, as far as the daemon knows.
+    pub(super) engine: Option<String>,
+    pub(super) source: Option<String>,
+    pub(super) verdict: Option<String>,
     /// Whether a newer source of the same folder, version and name is there.
     pub(super) superseded: bool,
 }
@@ -84,6 +88,9 @@ fn from_daemon(entry: EntryRow, pattern: &Pattern) -> Row {
         used: time_of(entry.used_unix_seconds),
         format: entry.format,
         tier: Some(entry.tier),
+        engine: entry.engine,
+        source: entry.source,
+        verdict: entry.verdict,
         superseded: false,
     }
 }
@@ -104,6 +111,9 @@ fn from_directory(target: &Target, pattern: &Pattern) -> anyhow::Result<Vec<Row>
             used: file.status.accessed().unwrap_or(SystemTime::UNIX_EPOCH),
             path: file.path,
             tier: None,
+            engine: None,
+            source: None,
+            verdict: None,
             superseded: false,
         });
     }

@@ -30,6 +30,10 @@ pub(super) struct Ls {
     #[arg(long)]
     superseded: bool,
 
+    /// Only entries that their source has outdated, or that have lost it
+    #[arg(long)]
+    stale: bool,
+
     /// Entry names [default: the mount's, or KIDAFS_PATTERN]
     #[arg(long, value_name = "P")]
     pattern: Option<Pattern>,
@@ -67,6 +71,9 @@ struct Entry<'a> {
     modified_unix_seconds: f64,
     used_unix_seconds: f64,
     tier: Option<Place>,
+    engine: Option<&'a str>,
+    source: Option<&'a str>,
+    verdict: Option<&'a str>,
     superseded: bool,
 }
 
@@ -77,6 +84,10 @@ impl Ls {
         let mut rows = listing::rows(&target, &pattern)?;
         if self.superseded {
             rows.retain(|row| row.superseded);
+        }
+        if self.stale {
+            let stale = |verdict: &str| matches!(verdict, "superseded" | "orphaned");
+            rows.retain(|row| row.verdict.as_deref().is_some_and(stale));
         }
         sort(&mut rows, self.sort);
         if self.json {
@@ -161,6 +172,9 @@ fn entry(row: &Row) -> Entry<'_> {
         modified_unix_seconds: unix_seconds(row.modified),
         used_unix_seconds: unix_seconds(row.used),
         tier: row.tier,
+        engine: row.engine.as_deref(),
+        source: row.source.as_deref(),
+        verdict: row.verdict.as_deref(),
         superseded: row.superseded,
     }
 }

@@ -188,6 +188,22 @@ pub const METRICS: &[Metric] = &[
         read: Read::Gauges(|stats| tiers(stats, |tier| tier.budget_files)),
     },
     Metric {
+        name: "kidafs_entries",
+        help: "Entries by what their sources say of them, as of the latest look",
+        label: Some("verdict"),
+        read: Read::Gauges(|stats| {
+            let count = |verdict: &str| {
+                let engines = stats.verdicts.values();
+                engines
+                    .filter_map(|counts| counts.get(verdict))
+                    .sum::<u64>() as f64
+            };
+            let all = ["fresh", "superseded", "orphaned", "unknown"].into_iter();
+            all.map(|verdict| (verdict.to_owned(), count(verdict)))
+                .collect()
+        }),
+    },
+    Metric {
         name: "kidafs_out_of_reach",
         help: "1 if evicting cannot reach the limit (budget: of the disk tier, free: of free space on the backing filesystem), else 0",
         label: Some("limit"),

@@ -130,3 +130,34 @@ fn a_template_that_is_removed_takes_its_entry_along_and_a_release_that_is_remove
     assert_eq!(names(&dir).len(), 2);
     live.unmount();
 }
+
+#[test]
+fn verdicts_are_shown_with_their_sources_and_their_evidence() {
+    let folder = place();
+    let (dir, root) = (folder.path().join("cache"), folder.path().join("templates"));
+    let graces = ["--superseded-grace=5m", "--sweep-interval=300ms"];
+    let live = Live::start(&dir, &graces);
+    for edit in 0..2 {
+        write(&root, "page.html", &format!("edit {edit}"));
+        render(&dir, &root, &["page.html"]);
+    }
+    until("both are judged", Duration::from_secs(60), || {
+        count(&live, "fresh") == 1 && count(&live, "superseded") == 1
+    });
+    let json = |arguments: &[&str]| -> serde_json::Value {
+        let output = crate::support::live::kidafs()
+            .args(arguments)
+            .arg(&dir)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let stale = json(&["ls", "--stale", "--json"]);
+    assert_eq!(stale.as_array().unwrap().len(), 1, "{stale}");
+    assert_eq!(stale[0]["engine"], "kida");
+    assert_eq!(stale[0]["source"], root.join("page.html").to_str().unwrap());
+    let metrics = fs::read_to_string(dir.join(".kidafs/metrics")).unwrap();
+    assert!(metrics.contains("verdict=\"fresh\""), "{metrics}");
+    live.unmount();
+}

@@ -49,6 +49,7 @@ pub(super) fn check(dir: &Path, config: &Config) -> Vec<Finding> {
                 owner(dir),
                 digests(dir),
                 free_space(dir, config),
+                sources(dir),
                 next_sweep(dir, config),
             ]
         }
@@ -178,6 +179,29 @@ fn contents(dir: &Path, config: &Config) -> Finding {
             "if this is not the cache directory, name that one",
         ),
         None => Finding::ok(CHECK, format!("{} cache entries", survey.entries)),
+    }
+}
+
+/// How much of the cache is known to be fresh.
+fn sources(dir: &Path) -> Finding {
+    const CHECK: &str = "sources";
+    let told = Target::open(dir).and_then(|target| target.hidden_json::<Stats>(STATS_JSON));
+    let verdicts = told.ok().flatten().map(|stats| stats.verdicts);
+    let verdicts = verdicts.unwrap_or_default();
+    let count = |wanted: Option<&str>| -> u64 {
+        let all = verdicts.values().flatten();
+        let counted = all.filter(|(verdict, _)| wanted.is_none_or(|wanted| wanted == *verdict));
+        counted.map(|(_, count)| count).sum()
+    };
+    match count(None) {
+        0 => Finding::ok(CHECK, "no entry's source was looked at yet"),
+        all => Finding::ok(
+            CHECK,
+            format!(
+                "{} of {all} entries are known to be fresh",
+                count(Some("fresh"))
+            ),
+        ),
     }
 }
 
