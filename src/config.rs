@@ -94,8 +94,8 @@ pub struct Config {
     pub keep_free: KeepFree,
     /// The evictor's schedule.
     pub sweep_interval: Duration,
-    /// How often the use of a hot entry is noticed.
-    pub sample: Duration,
+    /// How long the kernel keeps a name before it looks it up again; by that the use of a hot entry is noticed.
+    pub entry_timeout: Duration,
     /// What a returned rename promises.
     pub durability: Durability,
     /// Entry names.
@@ -203,7 +203,7 @@ impl Default for Config {
             stale_temp: Some(HOUR),
             keep_free: KeepFree::Auto,
             sweep_interval: Duration::from_secs(60),
-            sample: Duration::from_secs(60),
+            entry_timeout: Duration::from_secs(60),
             durability: Durability::Crash,
             pattern: Pattern::default(),
             read_only: false,

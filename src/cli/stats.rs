@@ -175,8 +175,7 @@ fn line(out: Output<'_>, name: &str, value: impl std::fmt::Display) -> io::Resul
 }
 
 /// What the two numbers above it are not.
-const UNSEEN: &str =
-    "(the kernel's cache answers most by itself: an entry in use is seen once in each --sample)";
+const UNSEEN: &str = "(the kernel's cache answers most by itself: an entry in use is seen once in each --entry-timeout)";
 
 fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) -> io::Result<()> {
     let uptime = Duration::try_from_secs_f64(stats.uptime_seconds).unwrap_or_default();

@@ -65,7 +65,7 @@ impl Replies {
         match stat.kind {
             _ if stat.generated => Vfs::GENERATED_TTL,
             Kind::Directory => FOREVER,
-            Kind::File | Kind::Symlink => self.vfs.config().sample,
+            Kind::File | Kind::Symlink => self.vfs.config().entry_timeout,
         }
     }
 
@@ -92,7 +92,7 @@ impl Replies {
         if result == Err(Error::NoEntry) {
             let ttl = match self.vfs.is_hidden_folder(parent) {
                 true => Vfs::GENERATED_TTL,
-                false => self.vfs.config().sample,
+                false => self.vfs.config().entry_timeout,
             };
             return reply.entry_with_ttls(&Duration::ZERO, &ttl, &missing(), GENERATION);
         }

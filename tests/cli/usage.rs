@@ -98,12 +98,12 @@ fn variables_and_files_are_named_in_errors() {
         sentence,
         "keep-free \"120%\" (from variable KIDAFS_KEEP_FREE) leaves no space for entries; write less than 100%"
     );
-    let file = dir.add("kidafs.toml", b"\nsample = \"40d\"\n", 0);
+    let file = dir.add("kidafs.toml", b"\nentry-timeout = \"40d\"\n", 0);
     let mut command = kidafs(&["config"]);
     let sentence = Ran::of(command.env("KIDAFS_CONFIG", &file)).failed(2);
     assert!(
         sentence.starts_with(&format!(
-            "sample 40d (from {}:2) is not shorter than",
+            "entry-timeout 40d (from {}:2) is not shorter than",
             file.display()
         )),
         "{sentence}"

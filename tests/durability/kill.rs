@@ -71,7 +71,7 @@ fn whatever_was_renamed_is_there_after_the_daemon_was_killed_at_any_moment() {
         let mut live = Live::start(
             &dir,
             &[
-                "--sample",
+                "--entry-timeout",
                 "1ms",
                 "--superseded-grace",
                 "2ms",

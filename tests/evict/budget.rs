@@ -70,7 +70,7 @@ fn four_writers_stay_within_the_budget_and_what_is_read_survives() {
             "16MiB",
             "--staging",
             "16MiB",
-            "--sample",
+            "--entry-timeout",
             "500ms",
         ],
     );

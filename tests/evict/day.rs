@@ -28,7 +28,7 @@ fn edit(cache: &Path, templates: &Path, options: &[&str]) -> usize {
 }
 
 const SHORT: [&str; 6] = [
-    "--sample",
+    "--entry-timeout",
     "1s",
     "--superseded-grace",
     "2s",
@@ -84,7 +84,7 @@ fn two_roots_that_share_a_cache_and_are_both_in_use_lose_nothing() {
     let dir = folder.path().join("cache");
     // The grace has room for what a loaded machine makes of the pauses between two processes.
     let graces = [
-        "--sample",
+        "--entry-timeout",
         "200ms",
         "--superseded-grace",
         "3s",

@@ -13,7 +13,7 @@ use kidafs::evict::Reason;
 fn with_a_superseded_entry(dir: &Path, options: &[&str]) -> (Live, String, String) {
     let all = [
         &[
-            "--sample",
+            "--entry-timeout",
             "50ms",
             "--superseded-grace",
             "100ms",
@@ -41,7 +41,7 @@ fn sweep_until_gone(live: &Live) {
 fn an_evicted_entry_is_missed_at_once() {
     let folder = crate::support::live::folder();
     let dir = folder.path().join("cache");
-    let (live, old, new) = with_a_superseded_entry(&dir, &["--sample", "90ms"]);
+    let (live, old, new) = with_a_superseded_entry(&dir, &["--entry-timeout", "90ms"]);
     assert!(fs::read(dir.join(&old)).is_ok());
     sweep_until_gone(&live);
     let error = fs::read(dir.join(&old)).unwrap_err();
@@ -60,7 +60,7 @@ fn a_name_that_the_kernel_has_cached_is_gone_with_its_entry() {
     let live = Live::start(
         &dir,
         &[
-            "--sample",
+            "--entry-timeout",
             "59m",
             "--superseded-grace",
             "1h",

@@ -113,7 +113,7 @@ fn foreign_is_whole(dir: &Path) {
 
 /// A mount whose every rule is due at once.
 const HASTY: [&str; 12] = [
-    "--sample=10ms",
+    "--entry-timeout=10ms",
     "--max-age=200ms",
     "--superseded-grace=100ms",
     "--orphaned-grace=100ms",
@@ -159,7 +159,7 @@ fn no_rule_removes_a_foreign_file_and_every_entry_leaves() {
 fn what_programs_make_under_foreign_names_stays_and_entries_give_way() {
     let folder = folder();
     let dir = folder.path().join("cache");
-    let live = Live::start(&dir, &["--max-entries=8", "--sample=10ms"]);
+    let live = Live::start(&dir, &["--max-entries=8", "--entry-timeout=10ms"]);
     for number in 0..4 {
         fs::write(dir.join(format!("state-{number}.json")), b"{}").unwrap();
     }

@@ -23,7 +23,7 @@ pub(super) fn settle(config: &mut Config, origins: &Origins) {
         config.max_entry = config.max_entry.min(limit);
     }
     if !origins.contains_key("superseded-grace") {
-        let noticed = config.sample.saturating_mul(2);
+        let noticed = config.entry_timeout.saturating_mul(2);
         config.superseded_grace = config.superseded_grace.map(|grace| grace.max(noticed));
     }
 }
@@ -66,12 +66,12 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Result<(), OptionErro
     ];
     for (name, age) in ages {
         if let Some(age) = age
-            && config.sample >= age
+            && config.entry_timeout >= age
         {
             return refuse(format!(
-                "sample {} (from {}) is not shorter than {name} {} (from {}), so entries in use would be evicted; lower the first, raise the second or turn it off",
-                show_time(config.sample),
-                from("sample"),
+                "entry-timeout {} (from {}) is not shorter than {name} {} (from {}), so entries in use would be evicted; lower the first, raise the second or turn it off",
+                show_time(config.entry_timeout),
+                from("entry-timeout"),
                 show_time(age),
                 from(name),
             ));

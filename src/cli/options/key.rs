@@ -208,12 +208,12 @@ pub(crate) static KEYS: [Key; 26] = [
         "The evictor's schedule"
     ),
     key!(
-        "sample",
-        sample,
+        "entry-timeout",
+        entry_timeout,
         value::time,
         value::show_time,
         Some("TIME"),
-        "How often the use of a hot entry is noticed"
+        "How long the kernel keeps a name; then it asks, and the use of the entry is noticed"
     ),
     key!(
         "durability",

@@ -86,7 +86,7 @@ fn the_strongest_layer_wins_and_is_named() {
     assert_eq!(origin("staging"), "mount option -o");
     assert_eq!(origin("threads"), "variable KIDAFS_THREADS");
     assert_eq!(origin("poll"), format!("{path}:5"));
-    assert_eq!(origin("sample"), "default");
+    assert_eq!(origin("entry-timeout"), "default");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn every_layer_sets_every_option() {
         ("stale-temp", "2h"),
         ("keep-free", "7.5%"),
         ("sweep-interval", "5s"),
-        ("sample", "1s"),
+        ("entry-timeout", "1s"),
         ("durability", "power"),
         ("pattern", "x_{version}_{name}_{hash}.bin"),
         ("read-only", "true"),
@@ -292,12 +292,12 @@ fn impossible_combinations_are_refused() {
             "max-entry 2MiB (from command line) is larger than max-size 1MiB (from mount option -o)",
         ),
         (
-            &["--sample=1h", "--superseded-grace=1h"],
-            "sample 1h (from command line) is not shorter than superseded-grace 1h (from command line)",
+            &["--entry-timeout=1h", "--superseded-grace=1h"],
+            "entry-timeout 1h (from command line) is not shorter than superseded-grace 1h (from command line)",
         ),
         (
             &["--max-age=10s"],
-            "sample 1m (from default) is not shorter than max-age 10s (from command line)",
+            "entry-timeout 1m (from default) is not shorter than max-age 10s (from command line)",
         ),
         (&["--max-age=0s"], "write off to disable the rule"),
         (
@@ -328,7 +328,7 @@ fn what_can_be_is_accepted() {
     let config = with(
         &[
             "--memory=0",
-            "--sample=0",
+            "--entry-timeout=0",
             "--poll=0",
             "--keep-free=0%",
             "--max-age=off",
