@@ -24,7 +24,7 @@ for name in sys.argv[3:]:
 ";
 
 const GRACES: [&str; 7] = [
-    "--sample=200ms",
+    "--entry-timeout=200ms",
     "--superseded-grace=2s",
     "--orphaned-grace=3s",
     "--sweep-interval=300ms",

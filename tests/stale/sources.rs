@@ -41,7 +41,7 @@ fn a_hostile_source_costs_nothing_and_hangs_nothing() {
         .unwrap()
         .set_len(100 << 30)
         .unwrap();
-    let live = Live::start(&dir, &["--sample=10ms", "--sweep-interval=1h"]);
+    let live = Live::start(&dir, &["--entry-timeout=10ms", "--sweep-interval=1h"]);
     let hostile = [
         at("fifo"),
         at("loop"),
