@@ -86,7 +86,11 @@ fn cleanup_removes_old_entries_after_it_has_shown_them() {
 
 #[test]
 fn sweep_returns_when_the_victims_it_has_shown_are_gone() {
-    let mount = sample(&["--max-age=1s", "--sample=10ms", "--sweep-interval=1h"]);
+    let mount = sample(&[
+        "--max-age=1s",
+        "--entry-timeout=10ms",
+        "--sweep-interval=1h",
+    ]);
     std::thread::sleep(std::time::Duration::from_millis(1500));
     let planned = run(&["sweep", "--dry-run", "--json", dir(&mount)]).json();
     let planned: Vec<_> = planned

@@ -16,7 +16,7 @@ fn the_plan_that_is_shown_is_what_the_next_sweep_removes() {
         let folder = folder();
         let dir = folder.path().join("cache");
         let options = [
-            "--sample=10ms",
+            "--entry-timeout=10ms",
             "--max-age=4s",
             "--stale-temp=4s",
             "--superseded-grace=off",

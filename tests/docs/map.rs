@@ -13,7 +13,9 @@ fn map() -> Vec<String> {
     let text = fs::read_to_string(source("src/lib.rs")).unwrap();
     let rows = text
         .lines()
-        .filter_map(|line| line.strip_prefix("//! | [`"));
+        .filter_map(|line| line.strip_prefix("//! | "))
+        // A room that is not built without its feature has no link.
+        .map(|row| row.trim_start_matches('[').trim_start_matches('`'));
     let names = rows.flat_map(|row| {
         let rooms = row.split(" | ").next().unwrap().split(", [`");
         rooms.map(|room| room.split('`').next().unwrap().to_owned())
@@ -125,6 +127,8 @@ fn the_architecture_names_each_thread() {
         }
     }
     let page = fs::read_to_string(source("docs/ARCHITECTURE.md")).unwrap();
-    assert_eq!(thread_names(&page, "`", '`'), started);
+    let named = thread_names(&page, "`", '`');
+    let missing: Vec<&String> = started.difference(&named).collect();
+    assert!(missing.is_empty(), "{missing:?}");
     assert!(started.len() >= 10, "{started:?}");
 }
