@@ -106,6 +106,10 @@ pub struct Config {
     pub adopt: bool,
     /// Let other users in.
     pub allow_other: bool,
+    /// Serve what members of the directory's group could have written.
+    pub trust_group: bool,
+    /// Serve nothing without a right seal by a key of this file.
+    pub seal_key: Option<PathBuf>,
     /// Serve extended attributes.
     pub xattrs: bool,
     /// Load every entry at mount.
@@ -209,6 +213,8 @@ impl Default for Config {
             read_only: false,
             adopt: false,
             allow_other: false,
+            trust_group: false,
+            seal_key: None,
             xattrs: false,
             warm: false,
             threads: 1,

@@ -16,9 +16,11 @@ use crate::config::{Config, Latency, ResolvedConfig};
 use crate::daemon::backing::{self, Backing, BackingError, Sharing};
 use crate::daemon::mount::{self, MountError, MountOptions};
 use crate::daemon::role::Role;
+use crate::daemon::seal_key::{self, SealKeyError};
 use crate::daemon::serve::{self, Ended, ServeError, Service};
 use crate::daemon::signals::{HangUp, Signals};
 use crate::daemon::start::Start;
+use crate::daemon::strict_path;
 use crate::fuse::{Adapter, Notifier};
 use crate::vfs::{self, About, Notices, Vfs};
 use crate::wakeup::{Bursts, Readers};
@@ -32,6 +34,9 @@ pub enum ServerError {
     /// The backing directory.
     #[error(transparent)]
     Backing(#[from] BackingError),
+    /// The seal key.
+    #[error(transparent)]
+    SealKey(#[from] SealKeyError),
     /// Reading in the backing directory.
     #[error("cannot read the backing directory {}: {source}", path.display())]
     Read {
@@ -64,6 +69,7 @@ pub fn serve(
 ) -> Result<Ended, ServerError> {
     let config = &options.config;
     let dir = std::path::absolute(dir)?;
+    strict_path::check(&dir)?;
     let mount_point = match mount::clear(&dir)? {
         Some(path) => path,
         None => {
@@ -74,8 +80,13 @@ pub fn serve(
     let sharing = Sharing {
         read_only: config.read_only,
         allow_other: config.allow_other,
+        trust_group: config.trust_group,
     };
     let mut backing = Backing::open(&backing_path(config, &mount_point)?, sharing)?;
+    let seals = match &config.seal_key {
+        Some(file) => Some(seal_key::read(file, backing.path())?),
+        None => None,
+    };
     let about = About {
         mount_point: mount_point.to_string_lossy().into_owned(),
         backing: backing.path().to_string_lossy().into_owned(),
@@ -99,7 +110,8 @@ pub fn serve(
         },
     )?;
     let (notices, queue) = mpsc::channel();
-    let opened = backing.opened()?;
+    let mut opened = backing.opened()?;
+    opened.seals = seals;
     let vfs = Vfs::serve(
         opened,
         config.clone(),

@@ -1,136 +1,69 @@
 //! `kidafs key`: makes keys and shows them.
 
-use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde::Serialize;
 
+#[cfg(feature = "remote")]
+use super::key_pair::{Generate, Show};
 use super::{Outcome, Output, print};
-use crate::remote::keys::{self, KeyFile, key_number};
+use crate::daemon::seal_key;
 
 /// Make and show keys
 #[derive(Subcommand)]
 pub(super) enum Key {
+    #[cfg(feature = "remote")]
     Generate(Generate),
+    #[cfg(feature = "remote")]
     Show(Show),
+    Seal(Seal),
 }
 
 impl Key {
     pub(super) fn run(self, out: Output<'_>) -> Outcome {
         match self {
+            #[cfg(feature = "remote")]
             Self::Generate(command) => command.run(out),
+            #[cfg(feature = "remote")]
             Self::Show(command) => command.run(out),
+            Self::Seal(command) => command.run(out),
         }
     }
 }
 
-/// Make a key pair for packs, in minisign's format: FILE for whoever pushes, FILE.pub for whoever pulls
+/// Make a seal key, for --seal-key: a file that its owner alone may read. What is there already is left alone
 #[derive(Args)]
-pub(super) struct Generate {
-    /// The secret key's file; the public key's gets .pub in place of .key, or after it
+pub(super) struct Seal {
+    /// The file to make, outside of the directory that it is to seal
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// Protect the secret key with the password in the variable KIDAFS_KEY_PASSWORD
-    #[arg(long)]
-    password: bool,
-
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-impl Generate {
+#[derive(Serialize)]
+struct Made {
+    file: String,
+}
+
+impl Seal {
     fn run(self, out: Output<'_>) -> Outcome {
-        let public = match self.file.extension() {
-            Some(ending) if ending == "key" => self.file.with_extension("pub"),
-            _ => {
-                let mut name = self.file.clone().into_os_string();
-                name.push(".pub");
-                name.into()
-            }
+        seal_key::make(&self.file)?;
+        let made = Made {
+            file: self.file.to_string_lossy().into_owned(),
         };
-        let password = match std::env::var("KIDAFS_KEY_PASSWORD") {
-            _ if !self.password => None,
-            Ok(password) if !password.is_empty() => Some(password),
-            _ => bail!("no password is given: put one into the variable KIDAFS_KEY_PASSWORD"),
-        };
-        // Before anything is made: a key that others trust must not be lost.
-        for file in [&self.file, &public] {
-            if file.exists() {
-                bail!(
-                    "{} is there already: name another file, or remove it if nobody trusts its key any more",
-                    file.display()
-                );
-            }
-        }
-        let pair = keys::generate(password)?;
-        write_new(&self.file, &pair.secret, 0o600)?;
-        write_new(&public, &pair.public, 0o644)?;
         if self.json {
-            let facts = json!({
-                "number": pair.number,
-                "secret": self.file,
-                "public": public,
-                "key": pair.base64,
-            });
-            print::json(out, &facts)?;
+            print::json(out, &made)?;
         } else {
-            writeln!(out, "secret key {}", self.file.display())?;
-            writeln!(out, "public key {}", public.display())?;
-            writeln!(out, "--trust {}", pair.base64)?;
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn write_new(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(mode);
-    let mut file = options
-        .open(path)
-        .with_context(|| format!("cannot create {}", path.display()))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Show what a key is: its kind, its number, and the public key's line
-#[derive(Args)]
-pub(super) struct Show {
-    /// A key file, or a public key's base64 line
-    #[arg(value_name = "KEY")]
-    key: String,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl Show {
-    fn run(self, out: Output<'_>) -> Outcome {
-        let (kind, public) = match KeyFile::read(&self.key)? {
-            KeyFile::Public(key) => ("public", key),
-            KeyFile::Secret(key) => ("secret", key.public("")?),
-            KeyFile::Protected => {
-                bail!(
-                    "{} is a secret key with a password: look at its public key",
-                    self.key
-                )
-            }
-        };
-        let number = key_number(public.number());
-        let line = public.public().to_base64();
-        if self.json {
-            print::json(out, &json!({ "kind": kind, "number": number, "key": line }))?;
-        } else {
-            writeln!(out, "{kind} key {number}")?;
-            writeln!(out, "--trust {line}")?;
+            let text = format!(
+                "made {}: keep it where who writes the cache cannot read it",
+                made.file
+            );
+            writeln!(out, "{}", print::clean(&text))?;
         }
         Ok(ExitCode::SUCCESS)
     }

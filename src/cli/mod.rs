@@ -14,8 +14,9 @@ mod get;
 mod hash;
 mod helper;
 mod inspect;
-#[cfg(feature = "remote")]
 mod key;
+#[cfg(feature = "remote")]
+mod key_pair;
 mod listing;
 mod ls;
 mod man;
@@ -32,6 +33,7 @@ mod remote;
 #[cfg(feature = "remote")]
 mod remote_options;
 mod run;
+mod seal;
 mod set;
 mod stats;
 mod survey;
@@ -91,6 +93,9 @@ enum Command {
     Clear(clear::Clear),
     Cleanup(cleanup::Cleanup),
     Sweep(sweep::Sweep),
+    #[command(subcommand)]
+    Key(key::Key),
+    Seal(seal::Seal),
     Hash(hash::Hash),
     Path(path::Path),
     Get(get::Get),
@@ -105,9 +110,6 @@ enum Command {
     #[cfg(feature = "remote")]
     #[command(subcommand)]
     Remote(remote::Remote),
-    #[cfg(feature = "remote")]
-    #[command(subcommand)]
-    Key(key::Key),
     Config(config::Show),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -127,6 +129,8 @@ impl Command {
             Self::Clear(command) => command.run(out),
             Self::Cleanup(command) => command.run(out),
             Self::Sweep(command) => command.run(out),
+            Self::Key(command) => command.run(out),
+            Self::Seal(command) => command.run(out),
             Self::Hash(command) => command.run(out),
             Self::Path(command) => command.run(out),
             Self::Get(command) => command.run(out),
@@ -140,8 +144,6 @@ impl Command {
             Self::Sync(command) => command.run(out),
             #[cfg(feature = "remote")]
             Self::Remote(command) => command.run(out),
-            #[cfg(feature = "remote")]
-            Self::Key(command) => command.run(out),
             Self::Config(command) => command.run(out),
             Self::Doctor(command) => command.run(out),
             Self::Completions(command) => command.run(out),

@@ -264,6 +264,9 @@ fn daemon(out: Output<'_>, stats: &Daemon, before: Option<(&Daemon, Duration)>) 
     }
     line(out, "evicted bytes", print::size(stats.evicted_bytes))?;
     line(out, "quarantined", stats.quarantined)?;
+    if stats.unserved > 0 {
+        line(out, "not served", stats.unserved)?;
+    }
     line(out, "errors", rate(|stats| stats.errors.values().sum()))?;
     for (errno, count) in &stats.errors {
         line(out, &format!("  {errno}"), count)?;

@@ -14,9 +14,10 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Uid
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::mountpoint;
+use super::{mountpoint, strict_path};
 use crate::layout::{LOCK, PID, PRIVATE_DIR, STATS_JSON};
 use crate::tier::private::{self, Opened, Private, PrivateError};
+use crate::tier::{Stranger, Trusted, writer};
 
 /// Mode of every directory made here: its owner's alone.
 const OWN: u32 = 0o700;
@@ -43,6 +44,39 @@ pub enum BackingError {
     WorldWritable {
         /// The directory.
         path: PathBuf,
+    },
+    /// Its group can write into it, in which others are.
+    #[error(
+        "{} can be written by group {group}, whose members could plant code in it: run chmod g-w {}, or mount with --trust-group",
+        path.display(), path.display()
+    )]
+    GroupWritable {
+        /// The directory.
+        path: PathBuf,
+        /// The group.
+        group: u32,
+    },
+    /// Its access control list lets others write into it.
+    #[error(
+        "{} can be written by others through its access control list, who could plant code in it: run setfacl -b {}",
+        path.display(), path.display()
+    )]
+    Listed {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Somebody else could exchange a part of the path that root is to follow.
+    #[error(
+        "{} is not safe to follow for root: others can exchange {}; make {} root's or the directory owner's, writable by nobody else, or mount as that owner",
+        path.display(), part.display(), folder.display()
+    )]
+    Exchangeable {
+        /// The path.
+        path: PathBuf,
+        /// The part that can be exchanged.
+        part: PathBuf,
+        /// The folder that it is in.
+        folder: PathBuf,
     },
     /// Its private folder, or something in it, is not what kidafs makes.
     #[error(
@@ -109,6 +143,11 @@ impl BackingError {
         }
     }
 
+    /// The system's reason for a step on the way to `path`.
+    pub(super) fn of(path: &Path, what: &'static str, errno: Errno) -> Self {
+        Self::new(path, what, errno)
+    }
+
     fn new(path: &Path, what: &'static str, errno: Errno) -> Self {
         let path = path.to_owned();
         match errno {
@@ -155,6 +194,8 @@ pub struct Sharing {
     pub read_only: bool,
     /// The mount lets other users in.
     pub allow_other: bool,
+    /// The directory's group is trusted as its owner is.
+    pub trust_group: bool,
 }
 
 /// A backing directory, open and locked. Dropping it unlocks it.
@@ -165,6 +206,7 @@ pub struct Backing {
     private: Option<OwnedFd>,
     workshop: Option<Private>,
     leaves_plain: bool,
+    trust_group: bool,
     /// Held, not used: the lock ends when the last descriptor of this opening is closed.
     _lock: Option<File>,
 }
@@ -174,19 +216,21 @@ impl Backing {
     ///
     /// - belong to the daemon's user or to root. Root may also serve another user's directory, but
     ///   only with `allow_other`: else nobody but root would use it, and run that user's code;
-    /// - not be writable by everybody. That its group can write it is logged: a team may want so.
+    /// - not be writable by anybody else: everybody, a group that others are in (unless that is trusted), or
+    ///   somebody whom its access control list names.
     ///
     /// Read-only on a read-only filesystem nothing is locked, since nothing there can change.
     ///
     /// # Errors
     /// Each with one sentence that says what to do.
     pub fn open(path: &Path, sharing: Sharing) -> Result<Self, BackingError> {
+        strict_path::check(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|errno| BackingError::new(path, "open", errno))?;
         let stat = rustix::fs::fstat(&directory)
             .map_err(|errno| BackingError::new(path, "look at", errno))?;
-        check(path, &stat, sharing)?;
+        check(path, directory.as_fd(), &stat, sharing)?;
 
         let mut backing = Self {
             path: path.to_owned(),
@@ -194,6 +238,7 @@ impl Backing {
             private: None,
             workshop: None,
             leaves_plain: false,
+            trust_group: sharing.trust_group,
             _lock: None,
         };
         match backing.lock(sharing.read_only) {
@@ -243,6 +288,8 @@ impl Backing {
         Ok(Opened {
             root: self.directory.try_clone()?,
             private: self.workshop.take(),
+            seals: None,
+            trust_group: self.trust_group,
         })
     }
 
@@ -263,7 +310,12 @@ impl Backing {
     }
 }
 
-fn check(path: &Path, stat: &Stat, sharing: Sharing) -> Result<(), BackingError> {
+fn check(
+    path: &Path,
+    directory: BorrowedFd<'_>,
+    stat: &Stat,
+    sharing: Sharing,
+) -> Result<(), BackingError> {
     let user = rustix::process::geteuid();
     let own = stat.st_uid == user.as_raw() || stat.st_uid == 0;
     let shared = user.is_root() && sharing.allow_other;
@@ -279,14 +331,17 @@ fn check(path: &Path, stat: &Stat, sharing: Sharing) -> Result<(), BackingError>
             path: path.to_owned(),
         });
     }
-    if mode.contains(Mode::WGRP) {
-        log::warn!(
-            "{} can be written by its group, whose members could plant code in it; chmod g-w {} ends that",
-            path.display(),
-            path.display()
-        );
+    let trusted = match sharing.trust_group {
+        true => Trusted::with_group(stat.st_uid, stat.st_gid),
+        false => Trusted::with_owner(stat.st_uid),
+    };
+    let path = path.to_owned();
+    match writer(directory, &trusted) {
+        Ok(None) => Ok(()),
+        Ok(Some(Stranger::Group(group))) => Err(BackingError::GroupWritable { path, group }),
+        Ok(Some(_)) => Err(BackingError::Listed { path }),
+        Err(errno) => Err(BackingError::new(&path, "look at", errno)),
     }
-    Ok(())
 }
 
 /// Whether an open directory is that of a kidafs mount: another daemon was quicker.

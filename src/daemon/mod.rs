@@ -15,6 +15,8 @@
 //! | [`mountinfo`], [`mountpoint`] | what is mounted; what is at a directory, without hanging on it |
 //! | [`mount`], [`unmount`] | mount(2) or `fusermount3`, and back |
 //! | [`backing`] | the backing directory: who may have written it, and who serves it |
+//! | [`strict_path`] | the way to it, for root |
+//! | [`seal_key`] | the key without whose seal nothing is served |
 //! | [`role`], [`start`], [`run`] | daemons in the background; a mount for as long as a command runs |
 //! | [`inherited`] | what a daemon must not keep of its starter's |
 //! | [`supervise`] | a daemon that is started again when it died |
@@ -28,8 +30,10 @@ pub mod mountinfo;
 pub mod mountpoint;
 pub mod role;
 pub mod run;
+pub mod seal_key;
 pub mod serve;
 pub mod signals;
 pub mod start;
+pub mod strict_path;
 pub mod supervise;
 pub mod unmount;

@@ -32,11 +32,13 @@ pub enum Reason {
     /// Its content does not match its digest. [`plan`] never gives this reason: it is found when
     /// content is loaded, and acted upon at once.
     Corrupt,
+    /// It has no right seal, where nothing is served without one. As [`Reason::Corrupt`], never a plan's.
+    Unsealed,
 }
 
 impl Reason {
     /// Every reason, in the order in which the rules apply.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::StaleTemp,
         Self::Expired,
         Self::Superseded,
@@ -45,6 +47,7 @@ impl Reason {
         Self::Budget,
         Self::Pressure,
         Self::Corrupt,
+        Self::Unsealed,
     ];
 
     /// The reason's name, as it is shown and stored.
@@ -58,6 +61,7 @@ impl Reason {
             Self::Budget => "budget",
             Self::Pressure => "pressure",
             Self::Corrupt => "corrupt",
+            Self::Unsealed => "unsealed",
         }
     }
 }

@@ -114,7 +114,7 @@ fn deserves(entry: &EntryInfo, reason: Reason, all: &[EntryInfo], limits: &Limit
     let used = entry.last_used.max(entry.committed_at);
     let movable = matches!(entry.kind, Kind::Entry { .. } | Kind::Other);
     match (reason, entry.kind) {
-        (_, Kind::Foreign) | (Reason::Corrupt, _) => false,
+        (_, Kind::Foreign) | (Reason::Corrupt | Reason::Unsealed, _) => false,
         (Reason::StaleTemp, Kind::Staged | Kind::LeftOver) => idle(used, limits.stale_temp),
         (_, Kind::Staged | Kind::LeftOver) | (Reason::StaleTemp, _) => false,
         (Reason::Budget | Reason::Pressure, _) => movable,

@@ -79,6 +79,12 @@ pub struct Stats {
     pub evicted_bytes: u64,
     /// Entries that are set aside because their content did not match their digest.
     pub quarantined: u64,
+    /// Files, links and folders in the backing directory that are not served: another user could have written them.
+    #[serde(default)]
+    pub unserved: u64,
+    /// Whether nothing is served without a right seal.
+    #[serde(default)]
+    pub sealed: bool,
     /// Messages from the kernel, by operation in lower case (`lookup`, `read`).
     pub requests: BTreeMap<String, u64>,
     /// Time that readers spent polling for the next message instead of sleeping.

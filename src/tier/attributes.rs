@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use rustix::fs::XattrFlags;
 use rustix::io::{Errno, Result};
 
+use super::acl;
 use super::digest::{DIGEST_XATTR, Edition, Signature};
 use super::directory::Directory;
 use super::disk::{DiskTier, Step};
@@ -18,17 +19,22 @@ impl DiskTier {
         self.all.opening(|| Target::open(&*fd, name))
     }
 
-    /// Changes the permission bits of a file or directory. Set-id bits of a file are not kept.
+    /// Changes the permission bits of a file or directory. Set-id bits of a file are not kept. Returns the bits as
+    /// they are to be served: not more than an access control list gives to anybody.
     ///
     /// # Errors
     /// ESTALE if the name stands for something else than is known; those of the system.
-    pub fn set_mode(&self, dir: &Directory, name: &OsStr, known: Known, bits: u32) -> Result<()> {
+    pub fn set_mode(&self, dir: &Directory, name: &OsStr, known: Known, bits: u32) -> Result<u32> {
         self.step(Step::Write)?;
         let mode = match known.kind {
             Thing::Directory => directory_mode(bits),
             Thing::File | Thing::Symlink => file_mode(bits),
         };
-        self.target(dir, name)?.check(known)?.set_mode(mode)
+        let target = self.target(dir, name)?.check(known)?;
+        target.set_mode(mode)?;
+        self.vouch(&*self.all.get(dir)?, name);
+        let acl = acl::read(|list| target.xattr(list), acl::ACCESS)?;
+        Ok(acl.map_or(bits, |acl| acl.strict_bits() | bits & 0o7000))
     }
 
     /// Changes the owner, the group or both.
@@ -44,7 +50,9 @@ impl DiskTier {
         gid: Option<u32>,
     ) -> Result<()> {
         self.step(Step::Write)?;
-        self.target(dir, name)?.check(known)?.set_owner(uid, gid)
+        self.target(dir, name)?.check(known)?.set_owner(uid, gid)?;
+        self.vouch(&*self.all.get(dir)?, name);
+        Ok(())
     }
 
     /// Changes the times that are given. A digest goes with the file as it is then.
@@ -61,10 +69,19 @@ impl DiskTier {
     ) -> Result<()> {
         self.step(Step::Write)?;
         let target = self.target(dir, name)?.check(known)?;
+        let right = self.right_at(dir, name, &target);
         target.set_times(&timestamps(atime, mtime))?;
-        match mtime {
-            Some(mtime) if known.kind == Thing::File => self.keep_signed(&target, mtime),
-            _ => Ok(()),
+        let Some(mtime) = mtime.filter(|_| known.kind == Thing::File) else {
+            return Ok(());
+        };
+        self.keep_signed(&target, mtime)?;
+        match right {
+            Some(right) => {
+                let size = u64::try_from(target.stat().st_size).unwrap_or(0);
+                let edition = Some(self.edition(size, mtime));
+                self.seal_again_at(&target, &right, (dir, name), edition)
+            }
+            None => Ok(()),
         }
     }
 
@@ -89,7 +106,7 @@ impl DiskTier {
         target.set_xattr(OsStr::new(DIGEST_XATTR), &stored, XattrFlags::REPLACE)
     }
 
-    fn edition_before(&self, target: &Target) -> Edition {
+    pub(super) fn edition_before(&self, target: &Target) -> Edition {
         let stat = target.stat();
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         self.edition(size, super::found::mtime(stat))

@@ -21,6 +21,12 @@ const PIECE: usize = 1 << 18;
 #[derive(Debug)]
 pub struct DiskFile(OwnedFd);
 
+impl DiskFile {
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.0
+    }
+}
+
 /// Whether a read may wait for the medium.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
@@ -206,7 +212,9 @@ impl DiskTier {
             rustix::fs::fsetxattr(&draft.fd, key.as_os_str(), value, XattrFlags::empty())?;
         }
         if self.has_digests() {
-            draft.set_digest(&stamp.digest, &self.edition(stamp.size, stamp.mtime))?;
+            let edition = self.edition(stamp.size, stamp.mtime);
+            draft.set_digest(&stamp.digest, &edition)?;
+            *draft.signed.lock() = Some((stamp.digest, edition));
         }
         if let Some((uid, gid)) = self.foreign((stamp.uid, stamp.gid)) {
             rustix::fs::fchown(&draft.fd, uid, gid)?;
@@ -228,7 +236,16 @@ impl DiskTier {
     ) -> Result<()> {
         self.step(Step::Publish)?;
         let fd = self.all.get(dir)?;
-        self.writable()?.drafts.publish(draft, &*fd, name, how)
+        let drafts = &self.writable()?.drafts;
+        self.vouch_draft(&draft.fd, &fd);
+        if !self.is_sealed() {
+            return drafts.publish(draft, &*fd, name, how);
+        }
+        // The seal is for the path that it then has.
+        let _still = self.all.still();
+        let signed = (*draft.signed.lock()).ok_or(Errno::OPNOTSUPP)?;
+        self.seal_draft(&draft.fd, &signed, dir, name)?;
+        drafts.publish(draft, &*fd, name, how)
     }
 
     // --- durability ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use quick_cache::sync::Cache;
@@ -65,6 +65,8 @@ struct Inner {
     id: Id,
     /// `None`: the root.
     at: Mutex<Option<(Directory, OsString)>>,
+    /// See [`Directory::ceiling`].
+    ceiling: AtomicU32,
     all: Arc<Descriptors>,
 }
 
@@ -80,6 +82,27 @@ impl Directory {
         self.0.id
     }
 
+    /// Its path from the root, without a leading slash.
+    pub(super) fn path(&self) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = self.clone();
+        while let Some((parent, name)) = at.place() {
+            names.push(name);
+            at = parent;
+        }
+        let names: Vec<&[u8]> = names.iter().rev().map(|name| name.as_bytes()).collect();
+        names.join(&b'/')
+    }
+
+    /// The permission bits that what is made in it may have at the most.
+    pub fn ceiling(&self) -> u32 {
+        self.0.ceiling.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_ceiling(&self, bits: u32) {
+        self.0.ceiling.store(bits, Ordering::Relaxed);
+    }
+
     fn place(&self) -> Option<(Self, OsString)> {
         self.0.at.lock().clone()
     }
@@ -91,6 +114,8 @@ impl Directory {
             serial: all.next.fetch_add(1, Ordering::Relaxed),
             id,
             at: Mutex::new(Some((self.clone(), name.to_owned()))),
+            // A list for what is made in a directory is passed on to directories.
+            ceiling: AtomicU32::new(self.ceiling()),
             all: Arc::clone(all),
         }))
     }
@@ -144,6 +169,7 @@ impl Descriptors {
             serial: 0,
             id,
             at: Mutex::new(None),
+            ceiling: AtomicU32::new(0o7777),
             all: Arc::clone(&all),
         }));
         Ok((all, root))
@@ -160,7 +186,8 @@ impl Descriptors {
 
     /// No directory changes its place while the guard is held.
     pub(super) fn still(&self) -> RwLockReadGuard<'_, ()> {
-        self.moving.read()
+        // Whoever holds it may ask for it again.
+        self.moving.read_recursive()
     }
 
     /// To be held while a directory is renamed on disk and [`Directory::moved`] is called.

@@ -16,12 +16,15 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, StatVfs};
 use rustix::io::{Errno, Result};
 
+use super::acl;
 use super::digest::{DIGEST_XATTR, Digest, Edition};
 use super::directory::{Descriptors, Directory};
 use super::draft::Drafts;
 use super::found::{Found, FoundKind, directory_mode, found, timestamps};
+use super::owners::{Stranger, Trusted, Way};
 use super::private::{self, Opened, Private};
 use super::quarantine::Quarantine;
+use super::seal::Keyring;
 use super::target::{Known, Target, Thing};
 
 /// What the disk tier is about to do; see [`Faults`].
@@ -59,6 +62,8 @@ pub struct DiskTier {
     /// The steps in which the backing filesystem keeps times, in nanoseconds.
     time_unit: AtomicI64,
     faults: Option<Arc<dyn Faults>>,
+    pub(super) seals: Option<Keyring>,
+    trusted: Trusted,
     /// The owners and groups that were tried: whether a file can be given to them.
     pub(super) owners: Mutex<HashMap<(u32, u32), Result<()>>>,
 }
@@ -104,6 +109,11 @@ impl DiskTier {
         } else {
             Some(Workshop::open(&opened.root, opened.private)?)
         };
+        let stat = rustix::fs::fstat(&opened.root)?;
+        let trusted = match opened.trust_group {
+            true => Trusted::with_group(stat.st_uid, stat.st_gid),
+            false => Trusted::with_owner(stat.st_uid),
+        };
         let (all, root) = Descriptors::new(opened.root)?;
         let tier = Self {
             all,
@@ -112,9 +122,14 @@ impl DiskTier {
             digests: AtomicBool::new(true),
             time_unit: AtomicI64::new(1),
             faults,
+            seals: opened.seals,
+            trusted,
             owners: Mutex::default(),
         };
         tier.try_attributes()?;
+        if tier.is_sealed() && !tier.has_digests() {
+            return Err(Errno::OPNOTSUPP);
+        }
         Ok(tier)
     }
 
@@ -230,6 +245,100 @@ impl DiskTier {
         Ok(found(name.to_owned(), kind, &stat))
     }
 
+    /// What strangers may do with the root, and the mode that it is served with.
+    pub fn root_way(&self) -> Result<(Way, u32)> {
+        let found = self.root_found()?;
+        let way = Way {
+            reachable: true,
+            open: false,
+        };
+        let list = |list: &OsStr| {
+            let mut value = vec![0; 65_536];
+            let len = rustix::fs::fgetxattr(self.all.root(), list, value.as_mut_slice())?;
+            value.truncate(len);
+            Ok(value)
+        };
+        let acl = acl::read(list, acl::ACCESS)?;
+        if let Some(default) = acl::read(list, acl::DEFAULT)? {
+            self.root.set_ceiling(default.strict_bits() | 0o7000);
+        }
+        let mode = acl
+            .as_ref()
+            .map_or(found.mode, |acl| acl.strict_bits() | found.mode & 0o7000);
+        // Whether others may write the root itself was the caller's to judge before it served it.
+        let inside = Way {
+            open: false,
+            ..self.trusted.way(&found, acl.as_ref(), way)
+        };
+        Ok((inside, mode))
+    }
+
+    /// Whether a stranger could have written what was found in `dir`, to which `way` leads; else the mode that it is
+    /// served with: not more than an access control list gives to anybody. `shared`: others use it.
+    pub fn judge(
+        &self,
+        dir: &Directory,
+        found: &Found,
+        way: Way,
+        shared: bool,
+    ) -> std::result::Result<u32, Stranger> {
+        let acl = self.list_of(dir, found, shared);
+        if let Err(stranger) = self.trusted.judge(found, acl.as_ref(), way)
+            && !self.is_vouched(dir, found)
+        {
+            return Err(stranger);
+        }
+        Ok(acl.map_or(found.mode, |acl| acl.strict_bits() | found.mode & 0o7000))
+    }
+
+    /// What strangers may do with a directory that was found in `dir`.
+    pub fn way(&self, dir: &Directory, found: &Found, way: Way) -> Way {
+        let acl = self.list_of(dir, found, true);
+        self.trusted.way(found, acl.as_ref(), way)
+    }
+
+    /// Whether a user is root, the daemon's or the directory's owner.
+    pub fn trusts(&self, uid: u32) -> bool {
+        self.trusted.has_user(uid)
+    }
+
+    pub(super) fn trusts_group(&self, gid: u32) -> bool {
+        self.trusted.has_group(gid)
+    }
+
+    /// Notes what is made in a directory with an access control list for that.
+    pub fn note_default(&self, dir: &Directory, found: &Found, own: &Directory) {
+        let read = || {
+            let target = Target::open(&*self.all.get(dir)?, &found.name)?;
+            acl::read(|list| target.xattr(list), acl::DEFAULT)
+        };
+        match read() {
+            Ok(Some(default)) => own.set_ceiling(default.strict_bits() | 0o7000),
+            Ok(None) => own.set_ceiling(0o7777),
+            Err(_) => own.set_ceiling(0o7700),
+        }
+    }
+
+    /// The access control list of something. Without bits for the group nobody but the owner may write it by a
+    /// list, which then matters only for who may read.
+    fn list_of(&self, dir: &Directory, found: &Found, shared: bool) -> Option<acl::Acl> {
+        let matters = match found.kind {
+            FoundKind::File => found.mode & 0o020 != 0 || shared && found.mode & 0o077 != 0,
+            FoundKind::Directory => found.mode & 0o077 != 0,
+            FoundKind::Symlink(_) | FoundKind::Other => false,
+        };
+        if !matters {
+            return None;
+        }
+        let read = || {
+            let fd = self.all.get(dir)?;
+            let target = self.all.opening(|| Target::open(&*fd, &found.name))?;
+            acl::read(|list| target.xattr(list), acl::ACCESS)
+        };
+        // What cannot be read permits nothing.
+        read().unwrap_or_else(|_| Some(acl::Acl::parse(&[])))
+    }
+
     /// What the backing directory's root is.
     pub fn root_found(&self) -> Result<Found> {
         let stat = rustix::fs::fstat(self.all.root())?;
@@ -271,6 +380,7 @@ impl DiskTier {
             // The first error is the one to tell.
             let _ = rustix::fs::unlinkat(&*parent, name, AtFlags::REMOVEDIR);
         })?;
+        self.vouch(&parent, name);
         Ok(dir.child(name, super::directory::Id::of(&stat)))
     }
 
@@ -289,6 +399,7 @@ impl DiskTier {
         let parent = self.all.get(dir)?;
         rustix::fs::symlinkat(target, &*parent, name)?;
         let Some((uid, gid)) = self.foreign(owner) else {
+            self.vouch(&parent, name);
             return Ok(());
         };
         let ours = Known {
@@ -304,7 +415,9 @@ impl DiskTier {
         };
         own().inspect_err(|_| {
             let _ = rustix::fs::unlinkat(&*parent, name, AtFlags::empty());
-        })
+        })?;
+        self.vouch(&parent, name);
+        Ok(())
     }
 
     /// The part of an owner that is not the daemon's own.
@@ -348,11 +461,21 @@ impl DiskTier {
         };
         let rename =
             |old: &OwnedFd, new: &OwnedFd| rustix::fs::renameat_with(old, from.1, new, to.1, flags);
-        if let (None, None) = directories {
+        if let (None, None) = directories
+            && !self.is_sealed()
+        {
             return rename(&*self.all.get(from.0)?, &*self.all.get(to.0)?);
         }
         let _moving = self.all.moving();
-        rename(&*self.all.get_moving(from.0)?, &*self.all.get_moving(to.0)?)?;
+        let (old, new) = (self.all.get_moving(from.0)?, self.all.get_moving(to.0)?);
+        rename(&old, &new)?;
+        if self.is_sealed() {
+            let paths = [from, to].map(|(dir, name)| Self::sealed_path(dir, name));
+            self.reseal(&new, to.1, &paths[0], &paths[1]);
+            if exchange {
+                self.reseal(&old, from.1, &paths[1], &paths[0]);
+            }
+        }
         if let Some(moved) = directories.0 {
             moved.moved(to.0, to.1);
         }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::{Errno, Result};
 
@@ -77,7 +78,13 @@ impl Drafts {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         if self.unnamed.load(Ordering::Relaxed) {
             match rustix::fs::openat(&*self.dir, ".", flags | OFlags::TMPFILE, mode) {
-                Ok(fd) => return Ok(Draft { fd, named: None }),
+                Ok(fd) => {
+                    return Ok(Draft {
+                        fd,
+                        signed: Mutex::new(None),
+                        named: None,
+                    });
+                }
                 Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {
                     self.unnamed.store(false, Ordering::Relaxed);
                 }
@@ -93,6 +100,7 @@ impl Drafts {
         )?;
         Ok(Draft {
             fd,
+            signed: Mutex::new(None),
             named: Some(Named {
                 dir: Arc::clone(&self.dir),
                 name,
@@ -187,6 +195,8 @@ impl Drafts {
 #[derive(Debug)]
 pub struct Draft {
     pub(super) fd: OwnedFd,
+    /// What it was signed with.
+    pub(super) signed: Mutex<Option<(Digest, Edition)>>,
     named: Option<Named>,
 }
 

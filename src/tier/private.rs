@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use super::seal::Keyring;
 use crate::layout::{DRAFTS_DIR, LOCK, PRIVATE_DIR, QUARANTINE_DIR};
 
 const OPEN: OFlags = OFlags::RDONLY
@@ -51,6 +52,10 @@ pub struct Opened {
     pub root: OwnedFd,
     /// Its private folder.
     pub private: Option<Private>,
+    /// The keys without whose seal nothing is served.
+    pub seals: Option<Keyring>,
+    /// Whether its group's members are trusted as its owner is.
+    pub trust_group: bool,
 }
 
 impl From<OwnedFd> for Opened {
@@ -58,6 +63,8 @@ impl From<OwnedFd> for Opened {
         Self {
             root,
             private: None,
+            seals: None,
+            trust_group: false,
         }
     }
 }

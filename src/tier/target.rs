@@ -72,6 +72,26 @@ impl Target {
         &self.stat
     }
 
+    pub(super) fn is_file(&self) -> bool {
+        Thing::of(&self.stat) == Some(Thing::File)
+    }
+
+    /// The bits of the mode that mean nothing: all that a link has.
+    pub(super) fn link_bits(&self) -> u32 {
+        match Thing::of(&self.stat) {
+            Some(Thing::Symlink) => 0o777,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn is_directory(&self) -> bool {
+        Thing::of(&self.stat) == Some(Thing::Directory)
+    }
+
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.fd.as_raw_fd())
     }

@@ -128,9 +128,9 @@ impl Vfs {
                     // Its name went while it was looked for: it is held by now, if it could be.
                     Ok(None) if content.lock().is_committed() => Err(Error::Lost),
                     Ok(None) => continue,
-                    Err(Error::Corrupt) => {
-                        self.quarantine(&node);
-                        Err(Error::Corrupt)
+                    Err(error) if error.is_unfit() => {
+                        self.quarantine(&node, error);
+                        Err(error)
                     }
                     Err(error) => Err(error),
                 },
@@ -218,15 +218,27 @@ impl Vfs {
         let folder = place.parent.folder();
         let file = self.disk.open_file(&folder.disk, &place.name)?;
         let found = self.disk.look(&file)?;
+        let owner = node.meta.lock().attr.uid;
+        if found.uid != owner && !self.disk.trusts(found.uid) {
+            return Err(Error::Stranger);
+        }
         if !self.memory.fits(found.size) && found.size > self.config.max_entry {
-            self.check_large(node, &place.name, &file, &found, patience)?;
+            self.check_large(node, place, &file, &found, patience)?;
             return Ok((Committed::File(file), found));
         }
         let len = usize::try_from(found.size).map_err(|_| Error::TooLarge)?;
         let bytes = self.read_disk(&file, 0, len, patience)?;
         let head = &bytes[..bytes.len().min(HEAD_LEN)];
         let form = self.engines.recognise(Path::new(&*place.name), head);
-        let judgement = self.judge(&file, &place.name, &found, || Ok(Digest::of(&bytes)))?;
+        let digest = Digest::of(&bytes);
+        if !self.disk.is_as_vouched(&file, &digest) {
+            return Err(Error::Stranger);
+        }
+        if self.disk.is_sealed() {
+            self.check_seal(&file, place, &found, &digest)?;
+            return Ok((Committed::Whole(bytes.into()), found));
+        }
+        let judgement = self.judge(&file, &place.name, &found, || Ok(digest))?;
         let sound = match (judgement, form) {
             (Judgement::Sound, _) => true,
             // Nobody's is not ours to set aside.

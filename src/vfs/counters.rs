@@ -94,6 +94,7 @@ pub struct Counters {
     latency_sum: AtomicU64,
     evictions: [AtomicU64; Reason::ALL.len()],
     evicted_bytes: AtomicU64,
+    unserved: AtomicU64,
     /// Beginnings and ends of sweeps, which take turns: odd while one is made.
     sweep_turns: AtomicU64,
 }
@@ -111,6 +112,7 @@ impl Default for Counters {
             latency_sum: AtomicU64::new(0),
             evictions: Default::default(),
             evicted_bytes: AtomicU64::new(0),
+            unserved: AtomicU64::new(0),
             sweep_turns: AtomicU64::new(0),
         }
     }
@@ -140,6 +142,15 @@ impl Counters {
         bump(&self.commits);
         bump(&self.latency[BOUNDS.partition_point(|bound| *bound < took)]);
         self.latency_sum.fetch_add(took, Ordering::Relaxed);
+    }
+
+    /// So many things in the backing directory are not served, since a stranger could have written them.
+    pub(super) fn not_served(&self, count: u64) {
+        self.unserved.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn unserved(&self) -> u64 {
+        read(&self.unserved)
     }
 
     pub(super) fn evicted(&self, reason: Reason, bytes: u64) {

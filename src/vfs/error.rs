@@ -65,6 +65,12 @@ pub enum Error {
     /// Content that does not match its digest.
     #[error("the content does not match its digest")]
     Corrupt,
+    /// Content without a right seal, where nothing is served without one.
+    #[error("the file has no right seal")]
+    Unsealed,
+    /// A file that another user has put in the place of one that was served.
+    #[error("another user's file has taken its place")]
+    Stranger,
     /// As [`Error::Corrupt`], of a file that is nobody's entry: it stays where it is, and is not served.
     #[error("the content does not match its digest, and the file is no cache entry")]
     Damaged,
@@ -108,12 +114,21 @@ impl Error {
             | Self::NoRoom
             | Self::TooManyAttributes => Errno::NOSPC,
             Self::ReadOnly => Errno::ROFS,
-            Self::Lost | Self::Corrupt | Self::Damaged => Errno::IO,
+            Self::Lost | Self::Corrupt | Self::Damaged | Self::Unsealed | Self::Stranger => {
+                Errno::IO
+            }
             Self::NoAttribute => Errno::NODATA,
             Self::UnsupportedAttribute => Errno::OPNOTSUPP,
             Self::WouldWait => Errno::AGAIN,
             Self::Owner(errno) | Self::Disk(errno) => errno,
         }
+    }
+}
+
+impl Error {
+    /// Whether a file is not to be served at all.
+    pub(super) fn is_unfit(self) -> bool {
+        matches!(self, Self::Corrupt | Self::Unsealed | Self::Stranger)
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::Vfs;
 use super::attr::Attr;
 use super::error::{Error, Result};
-use super::node::Node;
+use super::node::{Node, Place};
 use super::notice::Notice;
 use crate::format;
 use crate::tier::{Digest, DiskFile, Found, Patience, Signature};
@@ -66,11 +66,12 @@ impl Vfs {
     pub(super) fn check_large(
         &self,
         node: &Node,
-        name: &OsStr,
+        place: &Place,
         file: &DiskFile,
         found: &Found,
         patience: Patience,
     ) -> Result<()> {
+        let name = &*place.name;
         let known = {
             let attr = node.meta.lock().attr;
             self.disk.edition(attr.size, attr.mtime)
@@ -79,6 +80,9 @@ impl Vfs {
             return Ok(());
         }
         let digest = || self.digest_whole(file, patience);
+        if self.disk.is_sealed() {
+            return self.check_seal(file, place, found, &digest()?);
+        }
         match self.judge(file, name, found, digest)? {
             Judgement::Sound => Ok(()),
             Judgement::Damaged => Err(Error::Corrupt),
@@ -87,6 +91,22 @@ impl Vfs {
                 Err(Error::TooLarge)
             }
             Judgement::New => Ok(()),
+        }
+    }
+
+    /// Nothing is adopted where there are seals: not even what nobody's is.
+    pub(super) fn check_seal(
+        &self,
+        file: &DiskFile,
+        place: &Place,
+        found: &Found,
+        digest: &Digest,
+    ) -> Result<()> {
+        let folder = place.parent.folder();
+        let at = (&folder.disk, &*place.name);
+        match self.disk.is_rightly_sealed(file, at, found, digest)? {
+            true => Ok(()),
+            false => Err(Error::Unsealed),
         }
     }
 
@@ -99,6 +119,10 @@ impl Vfs {
     ) -> Result<()> {
         if node.is_checked() {
             return Ok(());
+        }
+        if self.disk.is_sealed() {
+            // Its seal was for the path that it had.
+            return Err(Error::Unsealed);
         }
         let found = self.disk.look(file)?;
         let digest = || self.digest_whole(file, patience);

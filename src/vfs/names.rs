@@ -79,15 +79,16 @@ impl Vfs {
         Ok(node.stat())
     }
 
-    fn attr_for(&self, parent: &Node, mode: u32, caller: Caller) -> Attr {
+    fn attr_for(&self, parent: &Dir, mode: u32, caller: Caller) -> Attr {
         let inherited = {
             let meta = parent.meta.lock();
             (meta.attr.mode & SET_GROUP_ID != 0).then_some(meta.attr.gid)
         };
+        let ceiling = parent.folder().disk.ceiling();
         let now = self.now();
         Attr {
             size: 0,
-            mode: mode & 0o7777,
+            mode: mode & ceiling,
             uid: caller.uid,
             gid: inherited.unwrap_or(caller.gid),
             atime: now,

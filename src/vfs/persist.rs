@@ -21,7 +21,7 @@ use super::setattr::known;
 use crate::bell::Bell;
 use crate::config::Durability;
 use crate::locks::{DIRTY, Mutex};
-use crate::tier::{DIGEST_XATTR, Digest, Draft, Publish, Stamp};
+use crate::tier::{Digest, Draft, Publish, Stamp};
 
 /// How long a file that is written in place must be left alone before it is committed.
 const QUIET: Duration = Duration::from_secs(1);
@@ -482,7 +482,7 @@ impl Vfs {
             Err(error) => return Err(error.into()),
         };
         for key in keys {
-            if key != DIGEST_XATTR && super::xattrs::is_user(&key) {
+            if super::xattrs::is_user(&key) && !super::xattrs::is_ours(&key) {
                 let value = self.disk.xattr(&folder.disk, name, &key)?;
                 kept.push((key, value));
             }

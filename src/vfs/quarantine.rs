@@ -20,12 +20,13 @@ impl Vfs {
     /// # Errors
     /// EAGAIN with [`Patience::None`] if the disk would have to be waited for.
     pub(super) fn verify(&self, node: &Arc<Node>, patience: Patience) -> Result<bool> {
-        if node.verified.load(Ordering::Acquire) || is_buffered(node) {
+        let is_file = node.content().is_some();
+        if !is_file || node.verified.load(Ordering::Acquire) || is_buffered(node) {
             return Ok(true);
         }
         match self.committed(node, patience) {
-            Err(Error::Corrupt) => {
-                self.quarantine(node);
+            Err(error) if error.is_unfit() => {
+                self.quarantine(node, error);
                 Ok(false)
             }
             Err(Error::WouldWait) => Err(Error::WouldWait),
@@ -44,45 +45,53 @@ impl Vfs {
             return Ok(());
         }
         match self.load(&node, Patience::Any) {
-            Err(Error::Corrupt) => {
-                self.quarantine(&node);
-                Err(Error::Corrupt)
+            Err(error) if error.is_unfit() => {
+                self.quarantine(&node, error);
+                Err(error)
             }
             Err(error) => Err(error),
             Ok(_) => Ok(()),
         }
     }
 
-    /// Sets a corrupt file aside: out of the tree, into the private folder, counted and logged once.
-    pub(super) fn quarantine(&self, node: &Arc<Node>) {
-        if let Err(error) = self.set_aside(node) {
+    /// Takes a file that is unfit to be served out of the tree, counted and logged once. A corrupt file and an
+    /// unsealed entry go to the private folder; what is nobody's, or another user's, stays where it is.
+    pub(super) fn quarantine(&self, node: &Arc<Node>, why: Error) {
+        if let Err(error) = self.set_aside(node, why) {
             log::error!(
-                "a corrupt entry (inode {}) cannot be set aside: {error}",
+                "an entry (inode {}) that is unfit to be served ({why}) cannot be set aside: {error}",
                 node.ino
             );
         }
     }
 
-    fn set_aside(&self, node: &Arc<Node>) -> Result<()> {
+    fn set_aside(&self, node: &Arc<Node>, why: Error) -> Result<()> {
         let Some(place) = node.place() else {
             return Ok(());
         };
         let folder = place.parent.folder();
+        let (is_moved, what) = match why {
+            Error::Stranger => (false, "another user's"),
+            Error::Unsealed => (self.is_cache_file(node, &place), "unsealed"),
+            _ => (true, "corrupt"),
+        };
         {
             let _names = folder.names.lock();
             if !node.is_at(&place) || is_buffered(node) {
                 return Ok(());
             }
             let _replacing = folder.replacing();
-            if self.config.read_only {
+            if !is_moved {
+                log::error!("{:?} is {what}: not served, and left alone", place.name);
+            } else if self.config.read_only {
                 log::error!(
-                    "{:?} is corrupt and stays where it is: mounted read-only",
+                    "{:?} is {what} and stays where it is: mounted read-only",
                     place.name
                 );
             } else {
                 self.disk.quarantine(&folder.disk, &place.name)?;
                 log::error!(
-                    "{:?} is corrupt and was set aside in .kidafs/quarantine",
+                    "{:?} is {what} and was set aside in .kidafs/quarantine",
                     place.name
                 );
             }
@@ -91,7 +100,11 @@ impl Vfs {
             self.detach(node);
         }
         let size = node.meta.lock().attr.size;
-        self.counters.evicted(Reason::Corrupt, charge(size));
+        match why {
+            Error::Stranger => self.counters.not_served(1),
+            Error::Unsealed => self.counters.evicted(Reason::Unsealed, charge(size)),
+            _ => self.counters.evicted(Reason::Corrupt, charge(size)),
+        }
         self.notices.send(Notice::Inode { ino: node.ino });
         self.notices.send(Notice::Entry {
             ino: node.ino,

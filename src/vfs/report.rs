@@ -105,6 +105,8 @@ impl Vfs {
             evictions: counters.evictions(),
             evicted_bytes: counters.evicted_bytes(),
             quarantined: self.disk.quarantined(),
+            unserved: counters.unserved(),
+            sealed: self.disk.is_sealed(),
             requests: counters.requests(),
             errors: counters.errors(),
             ..Stats::default()

@@ -12,7 +12,7 @@ use super::file::File;
 use super::node::{Body, Name, Node, Place};
 use super::{ROOT, Vfs};
 use crate::layout::PRIVATE_DIR;
-use crate::tier::{Found, FoundKind};
+use crate::tier::{Found, FoundKind, Way};
 
 pub(super) fn attr_of(found: &Found) -> Attr {
     Attr {
@@ -31,6 +31,36 @@ pub(super) fn charge(size: u64) -> u64 {
     size.div_ceil(BLOCK).saturating_mul(BLOCK)
 }
 
+/// What is not served, since a stranger could have written it.
+#[derive(Default)]
+struct Strangers {
+    count: u64,
+    /// The first of them, with the reason.
+    named: Vec<(String, String)>,
+}
+
+/// So many are named in the log; the others are counted.
+const NAMED: usize = 8;
+
+impl Strangers {
+    fn note(&mut self, path: impl FnOnce() -> String, why: String) {
+        self.count += 1;
+        if self.named.len() < NAMED {
+            self.named.push((path(), why));
+        }
+    }
+
+    fn tell(&self) {
+        for (path, why) in &self.named {
+            log::warn!("{path:?} in the backing directory is not served: {why}");
+        }
+        let more = self.count - self.named.len() as u64;
+        if more > 0 {
+            log::warn!("{more} more in the backing directory are not served, for such reasons");
+        }
+    }
+}
+
 /// A file that was found.
 struct Meeting {
     /// By the time of day.
@@ -45,9 +75,14 @@ impl Vfs {
     /// Makes an inode for everything below `root`, by readdir and stat alone. What cannot be served
     /// (fifos, sockets, devices, other filesystems mounted inside) is named in the log and left alone.
     pub(super) fn scan(&self, root: &Dir, device: u64) -> Result<()> {
-        let mut todo = VecDeque::from([root.clone()]);
+        let (inside, mode) = self.disk.root_way()?;
+        if self.config.allow_other {
+            root.meta.lock().attr.mode = mode;
+        }
+        let mut todo = VecDeque::from([(root.clone(), inside)]);
+        let mut strangers = Strangers::default();
         let mut met = Vec::new();
-        while let Some(parent) = todo.pop_front() {
+        while let Some((parent, way)) = todo.pop_front() {
             let folder = parent.folder();
             let listed = match self.disk.list(&folder.disk) {
                 Ok(listed) => listed,
@@ -64,6 +99,13 @@ impl Vfs {
                 if parent.ino == ROOT && found.name == PRIVATE_DIR {
                     continue;
                 }
+                let mode = match self.fitting(folder, &found, way) {
+                    Ok(mode) => mode,
+                    Err(stranger) => {
+                        strangers.note(|| self.path_in(&parent, &found.name), stranger);
+                        continue;
+                    }
+                };
                 let Some(body) = self.body_of(folder, &found, device) else {
                     log::warn!(
                         "{:?} in the backing directory is not served: it is neither file, directory nor link",
@@ -74,11 +116,17 @@ impl Vfs {
                 let node = self.adopt(
                     &parent,
                     Name::from(found.name.as_os_str()),
-                    attr_of(&found),
+                    Attr {
+                        mode,
+                        ..attr_of(&found)
+                    },
                     body,
                 );
                 match node.kind() {
-                    super::Kind::Directory => todo.extend(Dir::of(&node)),
+                    super::Kind::Directory => {
+                        let way = self.disk.way(&folder.disk, &found, way);
+                        todo.extend(Dir::of(&node).map(|dir| (dir, way)));
+                    }
                     super::Kind::File => {
                         node.standing.was_there();
                         self.charge(&node, self.size_on_disk(&found));
@@ -94,7 +142,33 @@ impl Vfs {
             }
         }
         self.meet(met);
+        strangers.tell();
+        self.counters.not_served(strangers.count);
         Ok(())
+    }
+
+    /// The mode with which something found is served, unless a stranger could have written it. A link has no seal:
+    /// it could give one entry another's name.
+    fn fitting(
+        &self,
+        folder: &Folder,
+        found: &Found,
+        way: Way,
+    ) -> std::result::Result<u32, String> {
+        if self.disk.is_sealed() && matches!(found.kind, FoundKind::Symlink(_)) {
+            return Err("a symbolic link cannot be sealed".to_owned());
+        }
+        self.disk
+            .judge(&folder.disk, found, way, self.config.allow_other)
+            .map_err(|stranger| stranger.to_string())
+    }
+
+    fn path_in(&self, parent: &Node, name: &OsStr) -> String {
+        let name = name.to_string_lossy();
+        match parent.ino {
+            ROOT => name.into_owned(),
+            _ => format!("{}/{name}", self.path(parent)),
+        }
     }
 
     /// What counts of a found file: no more than it takes on disk, if it is larger than any that can be stored here.
@@ -129,6 +203,9 @@ impl Vfs {
             FoundKind::Symlink(target) => Some(Body::Symlink(target.as_os_str().into())),
             FoundKind::Directory if found.id.device == device => {
                 let disk = self.disk.directory(&folder.disk, found);
+                if self.config.allow_other {
+                    self.disk.note_default(&folder.disk, found, &disk);
+                }
                 Some(Body::Directory(Box::new(Folder::new(disk))))
             }
             FoundKind::Directory | FoundKind::Other => None,

@@ -1,5 +1,6 @@
 //! Changing attributes.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::time::SystemTime;
 
@@ -91,20 +92,22 @@ impl Vfs {
                 ..before
             })?;
         }
+        // Under an access control list it may be less.
+        let served = Cell::new(mode);
         self.on_disk(node, |dir, name, mut known| {
             if owned {
                 self.disk
                     .set_owner(dir, name, known, changes.uid, changes.gid)?;
                 known.uid = changes.uid.unwrap_or(known.uid);
             }
-            match known.kind {
-                Thing::Symlink => Ok(()),
-                Thing::File | Thing::Directory => self.disk.set_mode(dir, name, known, mode),
+            if known.kind != Thing::Symlink {
+                served.set(self.disk.set_mode(dir, name, known, mode)?);
             }
+            Ok(())
         })?;
         let now = self.now();
         let mut meta = node.meta.lock();
-        meta.attr.mode = mode;
+        meta.attr.mode = served.get();
         meta.attr.uid = changes.uid.unwrap_or(before.uid);
         meta.attr.gid = changes.gid.unwrap_or(before.gid);
         meta.attr.ctime = now;

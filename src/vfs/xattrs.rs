@@ -22,6 +22,11 @@ pub(super) fn is_user(key: &OsStr) -> bool {
     key.as_bytes().starts_with(b"user.")
 }
 
+/// Whether an attribute is kidafs's own: nobody sets it through the mount, and no listing has it.
+pub(super) fn is_ours(key: &OsStr) -> bool {
+    key.as_bytes().starts_with(b"user.kidafs.")
+}
+
 /// An attribute's value as it is shown: of a digest not the note of which edition it is of.
 fn shown(key: &OsStr, value: Vec<u8>) -> Vec<u8> {
     match Digest::from_stored(&value) {
@@ -56,7 +61,7 @@ impl Vfs {
                 .ok_or(Error::NoAttribute)
         })? {
             At::Done(value) => Ok(value),
-            At::Disk if key == DIGEST_XATTR && is_buffered(&node) => Err(Error::NoAttribute),
+            At::Disk if is_ours(key) && is_buffered(&node) => Err(Error::NoAttribute),
             At::Disk => self.at(&node, |dir, name, _| {
                 let value = self.disk.xattr(dir, name, key)?;
                 Ok(shown(key, value))
@@ -82,7 +87,7 @@ impl Vfs {
                 other => other?,
             },
         };
-        let listed = |key: &OsString| is_user(key) && key != DIGEST_XATTR;
+        let listed = |key: &OsString| is_user(key) && !is_ours(key);
         Ok(keys.into_iter().filter(listed).collect())
     }
 
@@ -97,7 +102,7 @@ impl Vfs {
             return Err(Error::UnsupportedAttribute);
         }
         let node = self.visible(ino)?.ok_or(Error::Hidden)?;
-        if key == DIGEST_XATTR {
+        if is_ours(key) {
             return Ok(());
         }
         let flags = XattrFlags::from_bits_truncate(flags);
@@ -139,7 +144,7 @@ impl Vfs {
             return Err(Error::UnsupportedAttribute);
         }
         let node = self.visible(ino)?.ok_or(Error::Hidden)?;
-        if key == DIGEST_XATTR {
+        if is_ours(key) {
             return Ok(());
         }
         let done = self.staged(&node, |xattrs| {

@@ -139,7 +139,11 @@ fn a_directory_that_everybody_can_write_is_refused_with_its_cure() {
     }
     // A team may share a cache.
     set_mode(dir.path(), 0o770);
-    open(dir.path()).unwrap();
+    let sharing = Sharing {
+        trust_group: true,
+        ..Sharing::default()
+    };
+    Backing::open(dir.path(), sharing).unwrap();
 }
 
 #[test]

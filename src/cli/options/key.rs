@@ -33,7 +33,7 @@ impl Key {
 
     /// Whether the value is a name in the filesystem.
     pub(super) fn is_path(&self) -> bool {
-        self.name == BACKING
+        self.name == BACKING || self.name == SEAL_KEY
     }
 
     /// The option of a name, written with dashes or with underscores.
@@ -49,6 +49,9 @@ pub(super) const NO_SUPERVISE: &str = "no-supervise";
 
 /// The option whose value is a path.
 pub(super) const BACKING: &str = "backing";
+
+/// The other one.
+const SEAL_KEY: &str = "seal-key";
 
 const DURABILITIES: [(&str, Durability); 3] = [
     ("async", Durability::Async),
@@ -116,7 +119,7 @@ macro_rules! switch {
 }
 
 /// Every option of a mount, in the order of the help.
-pub(crate) static KEYS: [Key; 26] = [
+pub(crate) static KEYS: [Key; 28] = [
     Key {
         name: BACKING,
         value_name: Some("DIR"),
@@ -242,6 +245,24 @@ pub(crate) static KEYS: [Key; 26] = [
         "Serve a directory that is no cache directory yet: one with other files and no entry, a home, a work tree"
     ),
     switch!("allow-other", allow_other, "Let other users in"),
+    switch!(
+        "trust-group",
+        trust_group,
+        "Serve what members of the directory's group could have written, too"
+    ),
+    Key {
+        name: SEAL_KEY,
+        value_name: Some("FILE"),
+        help: "Serve nothing without a right seal by a key of this file, and seal what is committed",
+        set: |config, text| {
+            config.seal_key = Some(PathBuf::from(text));
+            Ok(())
+        },
+        show: |config| {
+            let path = config.seal_key.as_ref()?;
+            Some(path.clone().into_os_string())
+        },
+    },
     switch!(
         "xattrs",
         xattrs,

@@ -112,6 +112,8 @@ fn every_layer_sets_every_option() {
         ("read-only", "true"),
         ("adopt", "true"),
         ("allow-other", "true"),
+        ("trust-group", "true"),
+        ("seal-key", "/etc/kidafs.key"),
         ("xattrs", "true"),
         ("warm", "true"),
         ("threads", "5"),
