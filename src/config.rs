@@ -123,6 +123,8 @@ pub struct Config {
     pub latency: Latency,
     /// Restart a daemon that died.
     pub supervise: bool,
+    /// Where a daemon in the background logs to; `None`: the journal or syslog.
+    pub log_file: Option<PathBuf>,
 }
 
 /// A remote that a cache is carried to and from, and how: the options of `push`, `pull` and `sync`, and of a mount
@@ -221,6 +223,7 @@ impl Default for Config {
             poll: Duration::from_micros(200),
             latency: Latency::Auto,
             supervise: true,
+            log_file: None,
         }
     }
 }

@@ -41,3 +41,6 @@ pub const REMOTE_JSON: &str = "remote.json";
 
 /// On the mount: state and counters, as JSON.
 pub const STATS_JSON: &str = "stats.json";
+
+/// On the mount: a file that is not listed. When root or the mount's owner sets its times, the daemon sweeps.
+pub const SWEEP: &str = "sweep";

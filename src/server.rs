@@ -1,7 +1,10 @@
 //! A daemon: a backing directory, served at a mount point until the mount's end.
 
+mod told;
+
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -24,6 +27,7 @@ use crate::daemon::strict_path;
 use crate::fuse::{Adapter, Notifier};
 use crate::vfs::{self, About, Notices, Vfs};
 use crate::wakeup::{Bursts, Readers};
+use told::Teller;
 
 /// Why nothing is, or was, served. Each is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,17 @@ pub enum ServerError {
     /// The seal key.
     #[error(transparent)]
     SealKey(#[from] SealKeyError),
+    /// The mount would cover a part of its own backing directory, and wait for itself.
+    #[error(
+        "{} lies in the backing directory {}: name a backing directory that does not hold the mount point",
+        dir.display(), backing.display()
+    )]
+    Nested {
+        /// The mount point.
+        dir: PathBuf,
+        /// The backing directory.
+        backing: PathBuf,
+    },
     /// Reading in the backing directory.
     #[error("cannot read the backing directory {}: {source}", path.display())]
     Read {
@@ -82,7 +97,22 @@ pub fn serve(
         allow_other: config.allow_other,
         trust_group: config.trust_group,
     };
-    let mut backing = Backing::open(&backing_path(config, &mount_point)?, sharing)?;
+    // Opened once: what is checked below is what is mounted over.
+    let place = match config.backing {
+        Some(_) => Some(mount::place(&mount_point)?),
+        None => None,
+    };
+    let path = backing_path(config, &mount_point)?;
+    if let Ok(real) = std::fs::canonicalize(&path)
+        && real != mount_point
+        && mount_point.starts_with(&real)
+    {
+        return Err(ServerError::Nested {
+            dir: mount_point,
+            backing: path,
+        });
+    }
+    let mut backing = Backing::open(&path, sharing)?;
     let seals = match &config.seal_key {
         Some(file) => Some(seal_key::read(file, backing.path())?),
         None => None,
@@ -99,7 +129,8 @@ pub fn serve(
     // From here on this process must not name the mount point again. Mounted before the directory is read:
     // engines wait meanwhile, where they would else write what nobody saw.
     backing.leave_plain();
-    let (device, mounted) = mount::mount(
+    let (device, mounted) = mount::mount_on(
+        place.as_ref().map_or(backing.directory(), OwnedFd::as_fd),
         &mount_point,
         &MountOptions {
             source: mount::source(&mount_point, config.backing.as_deref()),
@@ -143,6 +174,7 @@ pub fn serve(
     let _ = kernel.set(session.notifier());
     let notifier = Notifier::start(session.notifier(), for_notices, queue)?;
     let workers = Workers::start(Arc::clone(&vfs))?;
+    let teller = Teller::start(Arc::clone(&vfs), mount_point.display().to_string())?;
     if config.warm && Role::of_this_process() != Role::Background {
         warm(&mount_point)?;
     }
@@ -155,6 +187,7 @@ pub fn serve(
         &workers,
     );
     workers.stop();
+    teller.stop();
     bursts.stop();
     readers.end();
     for thread in [burst_end, watch] {

@@ -8,12 +8,39 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 
 use super::target::Target;
 use crate::format::{Format, Pattern};
 use crate::layout::{BY_INODE, ENTRIES_JSONL, PRIVATE_DIR};
 use crate::stats::{EntryRow, Place, time_of};
+
+/// A path that a mount tells, if it stays beneath the mount: whoever made it may have written anything.
+pub(super) fn beneath(path: impl Into<PathBuf>) -> Option<PathBuf> {
+    let path = path.into();
+    let normal = |part| matches!(part, std::path::Component::Normal(_));
+    (!path.as_os_str().is_empty() && path.components().all(normal)).then_some(path)
+}
+
+/// Removes a file beneath a cache's root, however the folders on the way are exchanged meanwhile.
+pub(super) fn remove(root: &Path, path: &Path) -> io::Result<()> {
+    let outside = || io::Error::other("it is not beneath the directory");
+    let path = beneath(path).ok_or_else(outside)?;
+    let name = path.file_name().ok_or_else(outside)?;
+    let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, open, Mode::empty())?;
+    let folder = match path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        Some(parent) => {
+            let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+            rustix::fs::openat2(&root, parent, open, Mode::empty(), within)?
+        }
+        None => root,
+    };
+    Ok(rustix::fs::unlinkat(&folder, name, AtFlags::empty())?)
+}
 
 /// A file in a cache.
 #[derive(Debug, Clone)]
@@ -69,7 +96,7 @@ pub(super) fn rows(target: &Target, pattern: &Pattern) -> anyhow::Result<Vec<Row
     let mut rows = match target.hidden_lines::<EntryRow>(ENTRIES_JSONL)? {
         Some(listed) => listed
             .into_iter()
-            .map(|entry| from_daemon(entry, pattern))
+            .filter_map(|entry| from_daemon(entry, pattern))
             .collect(),
         None => from_directory(target, pattern)?,
     };
@@ -78,9 +105,9 @@ pub(super) fn rows(target: &Target, pattern: &Pattern) -> anyhow::Result<Vec<Row
     Ok(rows)
 }
 
-fn from_daemon(entry: EntryRow, pattern: &Pattern) -> Row {
-    let path = PathBuf::from(entry.path);
-    Row {
+fn from_daemon(entry: EntryRow, pattern: &Pattern) -> Option<Row> {
+    let path = beneath(entry.path)?;
+    Some(Row {
         name: Name::parse(pattern, &path),
         path,
         size: entry.size_bytes,
@@ -92,7 +119,7 @@ fn from_daemon(entry: EntryRow, pattern: &Pattern) -> Row {
         source: entry.source,
         verdict: entry.verdict,
         superseded: false,
-    }
+    })
 }
 
 fn from_directory(target: &Target, pattern: &Pattern) -> anyhow::Result<Vec<Row>> {
@@ -208,9 +235,11 @@ pub(super) fn unread(target: &Target) -> anyhow::Result<Vec<Unread>> {
     let mut all: Vec<Unread> = match target.hidden_lines::<EntryRow>(ENTRIES_JSONL)? {
         Some(rows) => rows
             .into_iter()
-            .map(|row| Unread {
-                path: row.path.into(),
-                served: Some((row.inode, row.tier)),
+            .filter_map(|row| {
+                Some(Unread {
+                    path: beneath(row.path)?,
+                    served: Some((row.inode, row.tier)),
+                })
             })
             .collect(),
         None => files(&target.dir)?
@@ -311,5 +340,42 @@ impl Newest {
             Some((first, at)) if first != source => Some(*at),
             _ => self.other,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_leads_out_of_the_mount_is_none() {
+        for path in ["/etc/passwd", "../x", "a/../../x", "./../x", "", "a/.."] {
+            assert_eq!(beneath(path), None, "{path}");
+        }
+        for path in ["x", "a/b/x", "..x", "a/...y"] {
+            assert_eq!(beneath(path), Some(PathBuf::from(path)));
+        }
+    }
+
+    #[test]
+    fn nothing_is_removed_by_way_of_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));
+        fs::create_dir(&root).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("x"), "precious").unwrap();
+        std::os::unix::fs::symlink(&outside, root.join("a")).unwrap();
+        for path in [
+            Path::new("a/x"),
+            Path::new("../outside/x"),
+            &outside.join("x"),
+        ] {
+            assert!(remove(&root, path).is_err(), "{}", path.display());
+        }
+        assert!(outside.join("x").exists());
+        fs::create_dir(root.join("b")).unwrap();
+        fs::write(root.join("b/x"), "").unwrap();
+        remove(&root, Path::new("b/x")).unwrap();
+        assert!(!root.join("b/x").exists());
     }
 }

@@ -17,12 +17,15 @@ mod inspect;
 mod key;
 #[cfg(feature = "remote")]
 mod key_pair;
+mod list;
 mod listing;
+mod logging;
 mod ls;
 mod man;
 mod mount;
 mod options;
 mod path;
+mod ping;
 mod print;
 #[cfg(feature = "remote")]
 mod pull;
@@ -88,6 +91,8 @@ enum Command {
     Run(run::Run),
     Stats(stats::Stats),
     Ls(ls::Ls),
+    List(list::List),
+    Ping(ping::Ping),
     Inspect(inspect::Inspect),
     Verify(verify::Verify),
     Clear(clear::Clear),
@@ -124,6 +129,8 @@ impl Command {
             Self::Run(command) => command.run(out),
             Self::Stats(command) => command.run(out),
             Self::Ls(command) => command.run(out),
+            Self::List(command) => command.run(out),
+            Self::Ping(command) => command.run(out),
             Self::Inspect(command) => command.run(out),
             Self::Verify(command) => command.run(out),
             Self::Clear(command) => command.run(out),
@@ -173,7 +180,7 @@ pub fn main() -> ExitCode {
             return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
     };
-    start_logging();
+    logging::start();
     let mut out = BufWriter::new(io::stdout().lock());
     let outcome = command.run(&mut out).and_then(|status| {
         out.flush()?;
@@ -190,29 +197,6 @@ fn parse() -> Result<Command, clap::Error> {
         return Helper::try_parse().map(|helper| Command::Mount(helper.mount()));
     }
     Cli::try_parse().map(|cli| cli.command)
-}
-
-/// The variable that says what is logged: `error`, `warn` (the default), `info`, `debug`, `off`, or
-/// a filter as env_logger takes it.
-const LOG_VARIABLE: &str = "KIDAFS_LOG";
-
-/// Sends the log to standard error: a daemon's with times, a command's as its other messages.
-fn start_logging() {
-    let mut logger = env_logger::Builder::new();
-    logger.filter_level(log::LevelFilter::Warn);
-    // What it says is part of the error that the command reports.
-    logger.filter_module("rustls_platform_verifier", log::LevelFilter::Off);
-    if let Ok(filter) = std::env::var(LOG_VARIABLE) {
-        logger.parse_filters(&filter);
-    }
-    if Role::of_this_process() == Role::Command {
-        logger.format(|out, record| {
-            let text = record.args().to_string();
-            writeln!(out, "kidafs: {}", print::clean(&text))
-        });
-    }
-    // A program that embeds this one may have its own.
-    let _ = logger.try_init();
 }
 
 /// Says what went wrong, in one sentence, and gives the exit status.

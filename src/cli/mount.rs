@@ -1,7 +1,6 @@
 //! `kidafs mount`, which is also what the daemon in the background runs.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,6 +10,7 @@ use clap::Args;
 use super::options::{self, MountOptions};
 use super::{Outcome, Output, first_sweep, survey, warm};
 use crate::config::ResolvedConfig;
+use crate::daemon::logfile;
 use crate::daemon::serve::Ended;
 use crate::daemon::start::{self, Role, StartError};
 use crate::daemon::supervise::{self, SuperviseError};
@@ -26,10 +26,6 @@ pub(super) struct Mount {
     /// Stay in the foreground, and log to standard error
     #[arg(short, long)]
     foreground: bool,
-
-    /// Where the daemon in the background logs to; nothing is logged otherwise
-    #[arg(long, value_name = "FILE")]
-    log_file: Option<PathBuf>,
 
     /// Mount nothing: show what is no cache entry, and what the first sweep would remove
     #[arg(long)]
@@ -53,7 +49,6 @@ impl Mount {
         Self {
             dir,
             foreground: false,
-            log_file: None,
             check: false,
             json: false,
             options,
@@ -70,22 +65,18 @@ impl Mount {
         if self.check {
             return first_sweep::check(out, &dir, &resolved.config, self.json);
         }
-        let log_file = self.log_file.as_deref().map(absolute).transpose()?;
         let role = Role::of_this_process();
         if role == Role::Command {
             survey::guard(&dir, &resolved.config)?;
         }
         if self.foreground || role != Role::Command {
             return if resolved.config.supervise && !role.is_supervised() {
-                supervise(&dir, &resolved, log_file.as_deref())
+                supervise(&dir, &resolved)
             } else {
-                serve(&dir, &resolved, log_file.as_deref())
+                serve(&dir, &resolved)
             };
         }
-        match start::start(
-            Role::Background,
-            daemon_arguments(&dir, &resolved, log_file.as_deref()),
-        ) {
+        match start::start(Role::Background, daemon_arguments(&dir, &resolved)) {
             Ok(_) => {
                 if resolved.config.warm {
                     warm::warm_mount(&dir)?;
@@ -110,26 +101,18 @@ pub(super) fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// The arguments with which the daemon serves `dir` just so, whatever its environment says.
-pub(super) fn daemon_arguments(
-    dir: &Path,
-    resolved: &ResolvedConfig,
-    log_file: Option<&Path>,
-) -> Vec<OsString> {
+pub(super) fn daemon_arguments(dir: &Path, resolved: &ResolvedConfig) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["mount".into()];
     arguments.extend(options::arguments(resolved));
-    if let Some(file) = log_file {
-        let mut argument = OsString::from("--log-file=");
-        argument.push(file);
-        arguments.push(argument);
-    }
     arguments.push("--".into());
     arguments.push(dir.into());
     arguments
 }
 
 /// Serves `dir` in this process until it is unmounted.
-fn serve(dir: &Path, resolved: &ResolvedConfig, log_file: Option<&Path>) -> Outcome {
-    let log = log_file.map(open_log).transpose()?;
+fn serve(dir: &Path, resolved: &ResolvedConfig) -> Outcome {
+    let log = resolved.config.log_file.as_deref();
+    let log = log.map(logfile::open).transpose()?;
     match server::serve(dir, resolved, log)? {
         Ended::Cleanly => Ok(ExitCode::SUCCESS),
         Ended::Aborted => Ok(ExitCode::FAILURE),
@@ -137,17 +120,13 @@ fn serve(dir: &Path, resolved: &ResolvedConfig, log_file: Option<&Path>) -> Outc
 }
 
 /// Has a process of its own serve `dir`, and starts it again when it died, until it is unmounted.
-fn supervise(dir: &Path, resolved: &ResolvedConfig, log_file: Option<&Path>) -> Outcome {
-    let log = log_file.map(open_log).transpose()?;
-    match supervise::supervise(dir, &daemon_arguments(dir, resolved, log_file), log) {
+fn supervise(dir: &Path, resolved: &ResolvedConfig) -> Outcome {
+    let log = resolved.config.log_file.as_deref();
+    let log = log.map(logfile::open).transpose()?;
+    match supervise::supervise(dir, &daemon_arguments(dir, resolved), log) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         // The daemon has said why.
         Err(SuperviseError::Start(StartError::Failed(_))) => Ok(ExitCode::FAILURE),
         Err(error) => Err(error.into()),
     }
-}
-
-fn open_log(path: &Path) -> anyhow::Result<File> {
-    let options = File::options().append(true).create(true).open(path);
-    options.with_context(|| format!("cannot write the log file {}: name another", path.display()))
 }

@@ -28,10 +28,6 @@ pub(super) struct Run {
     #[arg(long)]
     require_mount: bool,
 
-    /// Where the daemon logs to; nothing is logged otherwise
-    #[arg(long, value_name = "FILE")]
-    log_file: Option<PathBuf>,
-
     #[command(flatten)]
     options: MountOptions,
 }
@@ -40,7 +36,6 @@ impl Run {
     pub(super) fn run(self, _out: Output<'_>) -> Outcome {
         let resolved = options::resolve(&self.options)?;
         let dir = absolute(&self.dir)?;
-        let log_file = self.log_file.as_deref().map(absolute).transpose()?;
         let mut words = self.command.into_iter();
         let mut command = std::process::Command::new(words.next().unwrap_or_default());
         command.args(words);
@@ -53,7 +48,7 @@ impl Run {
             _ => {}
         }
         survey::guard(&dir, &resolved.config)?;
-        let arguments = daemon_arguments(&dir, &resolved, log_file.as_deref());
+        let arguments = daemon_arguments(&dir, &resolved);
         let daemon = match run::start(arguments) {
             Ok(daemon) => daemon,
             Err(error) if self.require_mount => bail!(error),

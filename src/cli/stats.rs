@@ -1,6 +1,6 @@
 //! `kidafs stats`: what the engine counts, and what the daemon of a mount tells.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ pub(super) struct Stats {
         long,
         value_name = "INTERVAL",
         num_args = 0..=1,
+        require_equals = true,
         default_missing_value = "2s",
         value_parser = interval
     )]
@@ -102,9 +103,13 @@ impl Stats {
             if self.json {
                 print::json_line(out, &facts)?;
             } else {
-                // Home, and clear from there: the screen does not flicker as it would if it were
-                // cleared first.
-                write!(out, "\x1b[H\x1b[J")?;
+                if io::stdout().is_terminal() {
+                    // Home, and clear from there: the screen does not flicker as it would if it were
+                    // cleared first.
+                    write!(out, "\x1b[H\x1b[J")?;
+                } else if last.is_some() {
+                    writeln!(out)?;
+                }
                 let before = last
                     .as_ref()
                     .map(|(stats, at)| (stats, now.saturating_duration_since(*at)));

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use rustix::fs::{AtFlags, Timespec, Timestamps};
 use rustix::io::Errno;
-use rustix::process::Signal;
 use serde_json::json;
 
 use super::print::{self, Side, Table};
 use super::target::Target;
 use super::{Outcome, Output};
-use crate::layout::{PLAN_JSONL, STATS_JSON};
+use crate::layout::{PLAN_JSONL, STATS_JSON, SWEEP};
 use crate::stats::{PlanRow, Stats};
 
 /// Make the evictor of a mount run now, and return when it has
@@ -52,17 +52,13 @@ impl Sweep {
         let others = format!(
             "the daemon of {dir} belongs to another user: only that user or root can make it sweep"
         );
-        let Some(pid) = target.mount.as_ref().and_then(|mount| mount.pid) else {
-            bail!(others);
-        };
         let before = stats(target)?;
         if before.read_only {
             bail!("{dir} is served read-only, so nothing is evicted: mount it without --read-only");
         }
-        match rustix::process::kill_process(pid, Signal::USR1) {
-            Err(Errno::PERM) => bail!(others),
-            signalled => signalled
-                .with_context(|| format!("cannot signal the daemon of {dir} (process {pid})"))?,
+        match ask(target) {
+            Err(Errno::PERM | Errno::ACCESS) => bail!(others),
+            asked => asked.with_context(|| format!("cannot ask the daemon of {dir} to sweep"))?,
         }
         let wanted = before.sweeps + u64::from(before.sweeping) + 1;
         let deadline = Instant::now() + self.timeout;
@@ -77,7 +73,7 @@ impl Sweep {
             }
             if Instant::now() >= deadline {
                 bail!(
-                    "the daemon of {dir} (process {pid}) has not made a sweep within {}: look at its log",
+                    "the daemon of {dir} has not made a sweep within {}: look at its log",
                     humantime::format_duration(self.timeout)
                 );
             }
@@ -170,6 +166,21 @@ pub(super) fn show(out: Output<'_>, plan: &[PlanRow], json: bool) -> Outcome {
     }
     table.print(out)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Asks through the mount itself: the kernel tells the daemon who asks, and no process is signalled
+/// whose number somebody could have made up.
+fn ask(target: &Target) -> Result<(), Errno> {
+    const NOW: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_NOW,
+    };
+    let now = Timestamps {
+        last_access: NOW,
+        last_modification: NOW,
+    };
+    let path = target.hidden_path(SWEEP);
+    rustix::fs::utimensat(rustix::fs::CWD, &path, &now, AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// The first pause between two looks at the daemon's count, and the longest.

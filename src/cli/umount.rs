@@ -1,21 +1,25 @@
 //! `kidafs umount`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
-use super::{Outcome, Output, print};
+use super::{Outcome, Output, list, print};
 use crate::daemon::unmount::{self, Unmounted};
 
 /// Write everything, unmount, and wait for the daemon to end
 #[derive(Args)]
 pub(super) struct Umount {
-    /// The mount point
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    /// The mount points
+    #[arg(value_name = "DIR", required_unless_present = "all")]
+    dirs: Vec<PathBuf>,
+
+    /// All mounts of this user; as root, all of this machine
+    #[arg(long, conflicts_with = "dirs")]
+    all: bool,
 
     /// Detach a mount that is in use: it ends when its last file is closed
     #[arg(long)]
@@ -32,7 +36,27 @@ pub(super) struct Umount {
 
 impl Umount {
     pub(super) fn run(self, out: Output<'_>) -> Outcome {
-        let (word, note) = match unmount::unmount(&self.dir, self.lazy, self.timeout)? {
+        let dirs = if self.all { own()? } else { self.dirs.clone() };
+        let [dir] = dirs.as_slice() else {
+            return self.end_each(out, &dirs);
+        };
+        self.end(out, dir)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Ends each, and goes on where one cannot be ended.
+    fn end_each(&self, out: Output<'_>, dirs: &[PathBuf]) -> Outcome {
+        let mut worst = ExitCode::SUCCESS;
+        for dir in dirs {
+            if let Err(error) = self.end(out, dir) {
+                worst = super::report(&error);
+            }
+        }
+        Ok(worst)
+    }
+
+    fn end(&self, out: Output<'_>, dir: &Path) -> anyhow::Result<()> {
+        let (word, note) = match unmount::unmount(dir, self.lazy, self.timeout)? {
             Unmounted::Ended => ("ended", None),
             Unmounted::NotWaited => (
                 "not-waited",
@@ -47,8 +71,16 @@ impl Umount {
         if self.json {
             print::json(out, &json!({ "unmounted": word }))?;
         } else if let Some(note) = note {
-            writeln!(out, "{} is unmounted; {note}", self.dir.display())?;
+            writeln!(out, "{} is unmounted; {note}", dir.display())?;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
     }
+}
+
+/// The mounts that this user may end.
+fn own() -> anyhow::Result<Vec<PathBuf>> {
+    let user = rustix::process::geteuid();
+    let mut dirs = list::mounted()?;
+    dirs.retain(|dir| user.is_root() || list::owner(dir) == Some(user.as_raw()));
+    Ok(dirs)
 }

@@ -103,7 +103,7 @@ impl Verify {
             };
             progress.inc(1);
             let Some(problem) = problem else { continue };
-            let removed = self.remove && problem != SET_ASIDE && remove(&path)?;
+            let removed = self.remove && problem != SET_ASIDE && remove(&target, &file.path)?;
             let bad = Bad {
                 file: file.path.to_string_lossy().into_owned(),
                 problem,
@@ -157,8 +157,9 @@ fn is_temporary(pattern: &Pattern, file: &Unread) -> bool {
         .is_some_and(|name| pattern.temporary_name(name).is_some())
 }
 
-fn remove(path: &Path) -> anyhow::Result<bool> {
-    std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
+fn remove(target: &Target, path: &Path) -> anyhow::Result<bool> {
+    listing::remove(&target.dir, path)
+        .with_context(|| format!("cannot remove {}", target.dir.join(path).display()))?;
     Ok(true)
 }
 

@@ -19,12 +19,15 @@
 //! | [`seal_key`] | the key without whose seal nothing is served |
 //! | [`role`], [`start`], [`run`] | daemons in the background; a mount for as long as a command runs |
 //! | [`inherited`] | what a daemon must not keep of its starter's |
+//! | [`logfile`] | the file that a daemon in the background logs to |
 //! | [`supervise`] | a daemon that is started again when it died |
 //! | [`signals`], [`serve`] | a daemon's service and its clean end |
 
 pub mod backing;
 mod fusermount;
 pub mod inherited;
+mod kernel;
+pub mod logfile;
 pub mod mount;
 pub mod mountinfo;
 pub mod mountpoint;
@@ -37,3 +40,6 @@ pub mod start;
 pub mod strict_path;
 pub mod supervise;
 pub mod unmount;
+
+/// The log's name for what everybody wants to know of a daemon's life, which is told at the default level.
+pub const EVENTS: &str = "kidafs::events";

@@ -4,18 +4,19 @@
 //! what lies beneath, and it does not escape the source. So the mount is made and owned here, and
 //! fuser is given nothing but the descriptor (`Session::from_fd`).
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::mount::MountFlags;
+use rustix::mount::MoveMountFlags;
 use rustix::process::Pid;
 
 use super::fusermount::{self, HelperError};
+use super::kernel;
 use super::mountinfo::{self, Mount};
 use super::mountpoint::{self, InspectError, State};
 use super::unmount::{self, UnmountError};
@@ -24,9 +25,6 @@ const DEVICE: &str = "/dev/fuse";
 /// Its number, major and minor: `MISC_MAJOR` and `FUSE_MINOR` of the kernel (include/linux/miscdevice.h).
 const DEVICE_NUMBER: (u32, u32) = (10, 229);
 const FUSE_CONF: &str = "/etc/fuse.conf";
-
-/// The kernel's name for a directory's type in `rootmode=`.
-const ROOT_MODE: &str = "40000";
 
 /// More dead mounts on one directory than restarts can leave behind.
 const MOST_DEAD_MOUNTS: usize = 1000;
@@ -141,6 +139,15 @@ pub enum MountError {
         "the kernel does not permit this process to mount: it needs CAP_SYS_ADMIN (start a container with --cap-add SYS_ADMIN --device /dev/fuse)"
     )]
     NotPermitted,
+    /// A security module refused, as a rule AppArmor's profile of `fusermount3` (Ubuntu 25.04 on).
+    #[error(
+        "fusermount3 may not mount on {}, as a rule because AppArmor confines it to home directories, /mnt, /media and /tmp: add the line `mount fstype=@{{fuse_types}} options=(nosuid,nodev,noexec,rw) -> {}/,` to /etc/apparmor.d/local/fusermount3 and reload AppArmor, or mount as root",
+        path.display(), path.display()
+    )]
+    Confined {
+        /// The directory.
+        path: PathBuf,
+    },
     /// `fusermount3` refused for a reason of its own.
     #[error("fusermount3 did not mount {}: {reason}", path.display())]
     Helper {
@@ -233,13 +240,27 @@ pub struct Mounted {
 /// # Errors
 /// Each with one sentence that says what to do.
 pub fn mount(dir: &Path, options: &MountOptions) -> Result<(OwnedFd, Mounted), MountError> {
-    let device = if rustix::process::geteuid().is_root() {
-        mount_directly(dir, options)?
+    let place = place(dir)?;
+    mount_on(place.as_fd(), dir, options)
+}
+
+/// As [`mount`], but root mounts over the open directory `place`, whatever `dir` leads to by now: who
+/// may rename a folder on the way could else have root mount over a directory of root's.
+///
+/// # Errors
+/// Each with one sentence that says what to do.
+pub fn mount_on(
+    place: BorrowedFd<'_>,
+    dir: &Path,
+    options: &MountOptions,
+) -> Result<(OwnedFd, Mounted), MountError> {
+    let (device, id) = if rustix::process::geteuid().is_root() {
+        mount_directly(place, dir, options)?
     } else {
-        mount_by_helper(dir, options)?
+        (mount_by_helper(dir, options)?, None)
     };
     let connection = device.try_clone();
-    let identified = connection.and_then(|connection| identify(dir, connection));
+    let identified = connection.and_then(|connection| identify(dir, id, connection));
     let mounted = identified.map_err(|source| {
         // Not known which mount it is, but it is ours, and nobody is going to serve it.
         let _ = unmount::detach(dir);
@@ -251,11 +272,28 @@ pub fn mount(dir: &Path, options: &MountOptions) -> Result<(OwnedFd, Mounted), M
     Ok((device, mounted))
 }
 
-/// Finds the mount just made, without a message to its daemon, which is this very process.
-fn identify(dir: &Path, connection: OwnedFd) -> io::Result<Mounted> {
-    let root = mountpoint::open_path(dir)?;
-    let id = mountpoint::mount_id(root.as_fd())?;
-    drop(root);
+/// The directory that is to be mounted over, opened as a mere place.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn place(dir: &Path) -> Result<OwnedFd, MountError> {
+    mountpoint::open_path(dir).map_err(|errno| io_error(dir, errno))
+}
+
+fn io_error(dir: &Path, errno: Errno) -> MountError {
+    MountError::Io {
+        path: dir.to_owned(),
+        source: errno.into(),
+    }
+}
+
+/// Finds the mount just made, without a message to its daemon, which is this very process. `id` is
+/// its number, where that is known.
+fn identify(dir: &Path, id: Option<u64>, connection: OwnedFd) -> io::Result<Mounted> {
+    let id = match id {
+        Some(id) => id,
+        None => mountpoint::mount_id(mountpoint::open_path(dir)?.as_fd())?,
+    };
     mountinfo::read()?
         .into_iter()
         .find(|mount| mount.id == id && mount.is_kidafs())
@@ -269,7 +307,12 @@ fn identify(dir: &Path, connection: OwnedFd) -> io::Result<Mounted> {
         .ok_or_else(|| io::Error::other("the new mount is not in /proc/self/mountinfo"))
 }
 
-fn mount_directly(dir: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+/// Mounts over `place`; the number of the mount where the kernel tells it.
+fn mount_directly(
+    place: BorrowedFd<'_>,
+    dir: &Path,
+    options: &MountOptions,
+) -> Result<(OwnedFd, Option<u64>), MountError> {
     let io_error = |source| MountError::Io {
         path: dir.to_owned(),
         source,
@@ -288,38 +331,30 @@ fn mount_directly(dir: &Path, options: &MountOptions) -> Result<OwnedFd, MountEr
     if found.st_rdev != rustix::fs::makedev(DEVICE_NUMBER.0, DEVICE_NUMBER.1) {
         return Err(MountError::NoDevice);
     }
-    let mut data = format!(
-        "fd={},rootmode={ROOT_MODE},user_id={},group_id={}",
-        device.as_raw_fd(),
-        rustix::process::getuid().as_raw(),
-        rustix::process::getgid().as_raw(),
-    );
-    if options.allow_other {
-        // Without it the kernel lets in nobody but root, whom no mode keeps out; and checking modes makes it
-        // ask for the directory's attributes again after each change in it.
-        data.push_str(",allow_other,default_permissions");
-    }
-    let data = CString::new(data).map_err(|error| io_error(error.into()))?;
-    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    if options.read_only {
-        flags |= MountFlags::RDONLY;
-    }
-    rustix::mount::mount(
-        options.source.as_os_str(),
-        dir,
-        mountinfo::FSTYPE,
-        flags,
-        data.as_c_str(),
-    )
-    .map_err(|errno| match errno {
+    let refused = |errno| match errno {
         Errno::PERM | Errno::ACCESS => MountError::NotPermitted,
         Errno::NODEV => MountError::NoDevice,
         Errno::NOENT => MountError::Missing {
             path: dir.to_owned(),
         },
         errno => io_error(errno.into()),
-    })?;
-    Ok(device)
+    };
+    match kernel::detached(device.as_fd(), options) {
+        Ok(mount) => {
+            let id = mountpoint::mount_id(mount.as_fd()).map_err(refused)?;
+            let how =
+                MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+            rustix::mount::move_mount(mount.as_fd(), "", place, "", how).map_err(refused)?;
+            Ok((device, Some(id)))
+        }
+        // Linux before 5.2, or a container whose filter knows mount(2) only.
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) => {
+            let place = format!("/proc/self/fd/{}", place.as_raw_fd());
+            kernel::by_name(device.as_fd(), Path::new(&place), options).map_err(refused)?;
+            Ok((device, None))
+        }
+        Err(errno) => Err(refused(errno)),
+    }
 }
 
 fn mount_by_helper(dir: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
@@ -359,6 +394,8 @@ fn refusal(dir: &Path, reason: String) -> MountError {
         MountError::AllowOther
     } else if reason.contains("not owned by user") || reason.contains("no write access") {
         MountError::Denied { path, reason }
+    } else if reason.ends_with("mount failed: Permission denied") {
+        MountError::Confined { path }
     } else {
         MountError::Helper { path, reason }
     }

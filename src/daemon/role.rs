@@ -72,7 +72,7 @@ impl Role {
     }
 
     /// Whether it keeps the standard error it was started with.
-    pub(super) fn is_in_foreground(self) -> bool {
+    pub fn is_in_foreground(self) -> bool {
         matches!(
             self,
             Self::Command | Self::Supervised(Supervisor::Foreground)

@@ -107,15 +107,20 @@ pub fn serve(
         })
         .map_err(ServeError::Begin)?;
     let result = match start.ready(log) {
-        Ok(()) => until_end(&mounted, &mut start, &events, service),
+        Ok(()) => {
+            log::info!(target: super::EVENTS, "{} is served", mounted.path().display());
+            until_end(&mounted, &mut start, &events, service)
+        }
         Err(error) => {
             let _ = end(&mounted, &mut start, &events, service);
             Err(ServeError::StarterGone(error))
         }
     };
+    let ended = mounted.path().to_owned();
     // As a rule it is unmounted by now; what is left of it, dead, would be in the engine's way.
     drop(mounted);
     let flushed = service.flush().map_err(ServeError::Flush);
+    log::info!(target: super::EVENTS, "{} is served no more", ended.display());
     // The first failure is the one that is told; the other one is logged.
     match (result, flushed) {
         (Ok(ended), flushed) => flushed.map(|()| ended),
@@ -136,6 +141,7 @@ fn until_end(
     loop {
         match events.recv() {
             Ok(Event::Request(Request::Sweep)) => service.sweep(),
+            Ok(Event::Request(Request::Reopened)) => {}
             Ok(Event::Request(Request::End)) => return end(mounted, start, events, service),
             Ok(Event::SessionEnded(Ok(()))) => {
                 start.stopping();
@@ -206,6 +212,7 @@ fn session_end(
         match events.recv_timeout(left) {
             Ok(Event::SessionEnded(result)) => return Some(result),
             Ok(Event::Request(Request::Sweep)) => service.sweep(),
+            Ok(Event::Request(Request::Reopened)) => {}
             Ok(Event::Request(Request::End)) if signal_counts => return None,
             Ok(Event::Request(Request::End)) => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,

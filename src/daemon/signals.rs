@@ -5,6 +5,7 @@ use std::io;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Handle;
 
+use super::logfile;
 use super::role::Role;
 
 /// What a signal asks for.
@@ -14,6 +15,8 @@ pub enum Request {
     End,
     /// SIGUSR1: run the evictor now.
     Sweep,
+    /// SIGHUP, where it does not mean the end: this process has opened its log anew.
+    Reopened,
 }
 
 /// What SIGHUP means. It never kills: a mount left dead is worse than a daemon left alive.
@@ -21,8 +24,8 @@ pub enum Request {
 pub enum HangUp {
     /// The terminal is gone, and the daemon is to go with it.
     Ends,
-    /// Nothing.
-    Ignored,
+    /// The log file was moved away, and is to be opened anew.
+    Reopens,
 }
 
 impl HangUp {
@@ -30,7 +33,7 @@ impl HangUp {
     pub fn for_role(role: Role) -> Self {
         match role {
             Role::Command => Self::Ends,
-            Role::Background | Role::Attached | Role::Supervised(_) => Self::Ignored,
+            Role::Background | Role::Attached | Role::Supervised(_) => Self::Reopens,
         }
     }
 }
@@ -72,7 +75,10 @@ impl Signals {
                 for signal in inner.forever() {
                     match signal {
                         SIGUSR1 => heed(Request::Sweep),
-                        SIGHUP if hang_up == HangUp::Ignored => {}
+                        SIGHUP if hang_up == HangUp::Reopens => {
+                            logfile::reopen();
+                            heed(Request::Reopened);
+                        }
                         _ => heed(Request::End),
                     }
                 }

@@ -242,7 +242,10 @@ impl Supervisor<'_> {
                 }
                 // Before that it may not be prepared for it, and would be killed.
                 Event::Request(Request::Sweep) if answered.is_some() => daemon.send(Signal::USR1),
-                Event::Request(Request::Sweep) => {}
+                Event::Request(Request::Reopened) if answered.is_some() => {
+                    daemon.send(Signal::HUP);
+                }
+                Event::Request(Request::Sweep | Request::Reopened) => {}
                 Event::Said(Word::Ending) => self.stopping(&mut wanted),
                 Event::Said(Word::Ready) => {
                     answered = Some(Instant::now());

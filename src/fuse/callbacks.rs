@@ -93,7 +93,7 @@ impl Filesystem for Adapter {
 
     fn setattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -118,8 +118,12 @@ impl Filesystem for Adapter {
             atime: atime.map(set_time),
             mtime: mtime.map(set_time),
         };
-        self.replies
-            .attr(Operation::Setattr, self.vfs.setattr(ino.0, &changes), reply);
+        let result = if self.vfs.is_sweep_request(ino.0) {
+            self.vfs.ask_to_sweep(request.uid())
+        } else {
+            self.vfs.setattr(ino.0, &changes)
+        };
+        self.replies.attr(Operation::Setattr, result, reply);
     }
 
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {

@@ -17,15 +17,19 @@ use super::node::{Body, Node};
 use super::notice::Notice;
 use super::readdir::DirEntry;
 use super::{ROOT, Vfs};
-use crate::layout::{BY_INODE, CONFIG_JSON, ENTRIES_JSONL, METRICS, PID, PLAN_JSONL, STATS_JSON};
+use crate::layout::{
+    BY_INODE, CONFIG_JSON, ENTRIES_JSONL, METRICS, PID, PLAN_JSONL, STATS_JSON, SWEEP,
+};
 use crate::tier::Patience;
 
 /// The folder's own inode number.
 const HIDDEN: u64 = 2;
 /// That of [`BY_INODE`] in it.
 const NUMBERS: u64 = 3;
+/// That of [`SWEEP`].
+const REQUEST: u64 = 4;
 /// The first number for everything else.
-pub(super) const FIRST_FREE_INO: u64 = 4;
+pub(super) const FIRST_FREE_INO: u64 = 5;
 
 const FILES: [&str; 6] = [
     CONFIG_JSON,
@@ -50,8 +54,34 @@ impl Vfs {
         match ino {
             HIDDEN => Some(self.hidden_attr(Kind::Directory, HIDDEN, 0)),
             NUMBERS => Some(self.numbers_stat()),
+            REQUEST => Some(self.request_stat()),
             _ => None,
         }
+    }
+
+    /// Its owner, whom the kernel lets set its times, is the mount's.
+    fn request_stat(&self) -> Stat {
+        let mut stat = self.hidden_attr(Kind::File, REQUEST, 0);
+        stat.attr.mode = 0o600;
+        stat.attr.uid = rustix::process::geteuid().as_raw();
+        stat
+    }
+
+    /// Whether an inode is the one by which a sweep is asked for.
+    pub fn is_sweep_request(&self, ino: u64) -> bool {
+        ino == REQUEST
+    }
+
+    /// Has the evictor run soon, if the user `uid`, who the kernel says it is, may ask for it.
+    ///
+    /// # Errors
+    /// EPERM for anybody but root and the mount's owner.
+    pub fn ask_to_sweep(&self, uid: u32) -> Result<Stat> {
+        if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+            return Err(Error::Hidden);
+        }
+        self.sweeper().ask();
+        Ok(self.request_stat())
     }
 
     /// It leads past the directories in which the files are, so only whoever owns the root may search it.
@@ -100,6 +130,9 @@ impl Vfs {
         }
         if name == BY_INODE {
             return Ok(self.numbers_stat());
+        }
+        if name == SWEEP {
+            return Ok(self.request_stat());
         }
         let content = self.generate(name).ok_or(Error::NoEntry)?;
         let ino = self.fresh_ino();

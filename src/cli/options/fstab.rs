@@ -9,7 +9,14 @@ use crate::config::Origin;
 
 /// What mount(8), systemd and fstab say to themselves, and what holds for every kidafs mount
 /// anyway.
-const IGNORED: [&str; 32] = [
+const IGNORED: [&str; 39] = [
+    "dirsync",
+    "iversion",
+    "mand",
+    "noiversion",
+    "nomand",
+    "nosymfollow",
+    "nodirsync",
     "_netdev",
     "async",
     "auto",
@@ -67,6 +74,11 @@ fn option(name: &str, value: Option<&[u8]>) -> Result<Option<Given>, OptionError
     if REFUSED.contains(&name) {
         return Err(OptionError::Conflict(format!(
             "the mount option {name} is not possible, since a kidafs mount is always nosuid, nodev and noexec; leave it out"
+        )));
+    }
+    if matches!(name, "remount" | "bind" | "rbind" | "move") {
+        return Err(OptionError::Conflict(format!(
+            "the mount option {name} is not possible; to change what a mount does, unmount it and mount it with the new options"
         )));
     }
     let generic = name.is_empty()

@@ -33,7 +33,7 @@ impl Key {
 
     /// Whether the value is a name in the filesystem.
     pub(super) fn is_path(&self) -> bool {
-        self.name == BACKING || self.name == SEAL_KEY
+        [BACKING, SEAL_KEY, LOG_FILE].contains(&self.name)
     }
 
     /// The option of a name, written with dashes or with underscores.
@@ -42,6 +42,9 @@ impl Key {
         KEYS.iter().find(|key| key.name == name)
     }
 }
+
+/// The option that names where to log to.
+pub(super) const LOG_FILE: &str = "log-file";
 
 /// The option that is on by default, and can be taken back by a name of its own.
 pub(super) const SUPERVISE: &str = "supervise";
@@ -119,7 +122,7 @@ macro_rules! switch {
 }
 
 /// Every option of a mount, in the order of the help.
-pub(crate) static KEYS: [Key; 28] = [
+pub(crate) static KEYS: [Key; 29] = [
     Key {
         name: BACKING,
         value_name: Some("DIR"),
@@ -298,6 +301,16 @@ pub(crate) static KEYS: [Key; 28] = [
         supervise,
         "Restart a daemon that died [default: true]; --no-supervise: do not"
     ),
+    Key {
+        name: LOG_FILE,
+        value_name: Some("FILE"),
+        help: "Where a daemon in the background logs to; SIGHUP opens it anew [default: the journal or syslog]",
+        set: |config, text| {
+            config.log_file = Some(PathBuf::from(text));
+            Ok(())
+        },
+        show: |config| Some(config.log_file.as_ref()?.clone().into_os_string()),
+    },
 ];
 
 #[cfg(test)]
