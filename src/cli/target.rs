@@ -5,7 +5,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use rustix::process::Pid;
 use serde::de::DeserializeOwned;
 
 use super::options;
@@ -28,10 +27,7 @@ pub(super) struct Target {
 
 /// A mount that answers.
 #[derive(Debug)]
-pub(super) struct Served {
-    /// The daemon; `None` if this user may not know.
-    pub(super) pid: Option<Pid>,
-}
+pub(super) struct Served;
 
 impl Target {
     /// Looks at a directory, never hanging on a dead mount.
@@ -46,7 +42,7 @@ impl Target {
                 dir.display()
             ),
             State::Directory => None,
-            State::Live { pid, .. } => Some(Served { pid }),
+            State::Live { .. } => Some(Served),
             State::Dead(_) => bail!(
                 "the daemon of {} has died: run `kidafs umount {}` to get the plain directory back, or `kidafs mount {}` to serve it again",
                 dir.display(),
