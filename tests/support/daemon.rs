@@ -346,7 +346,7 @@ pub(crate) mod process {
         let dir = mount::clear(&mount_point(folder))?.ok_or("no directory")?;
         let _backing = Backing::open(&dir, Sharing::default())?;
         let start = Start::begin()?;
-        let signals = Signals::install(HangUp::Ignored)?;
+        let signals = Signals::install(HangUp::Reopens)?;
         let (device, mounted) = mount::mount(&dir, &MountOptions::default())?;
         let session = super::session(device)?;
         let session_is = how.clone();
