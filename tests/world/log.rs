@@ -5,6 +5,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::cli::v2;
 use crate::support::daemon::folder;
 use crate::support::mount::{Mount, done, kidafs, wait_for};
 use crate::support::situation::{is_in, is_root, run_test_in};
@@ -40,7 +41,7 @@ fn in_the_background_mounts_ends_restarts_and_evictions_go_to_the_machines_log()
         done(command.args(["mount", "--max-entries", "3"]).arg(&dir));
         next("is served");
         for number in 0..8 {
-            fs::write(dir.join("tmpabcdefgh"), "x").unwrap();
+            fs::write(dir.join("tmpabcdefgh"), v2()).unwrap();
             let entry = format!("__kida_py314_{number}.html_000000000000000{number}.pyc");
             fs::rename(dir.join("tmpabcdefgh"), dir.join(entry)).unwrap();
         }
@@ -57,6 +58,8 @@ fn in_the_background_mounts_ends_restarts_and_evictions_go_to_the_machines_log()
         done(kidafs().arg("sweep").arg(&dir));
         done(kidafs().arg("umount").arg(&dir));
         next("is served no more");
+        let told = next("evicted from");
+        assert!(told.contains("budget"), "{told}");
     } else if is_root() {
         run_test_in(
             SITUATION,
