@@ -119,7 +119,8 @@ fn every_layer_sets_every_option() {
         ("threads", "5"),
         ("poll", "1ms"),
         ("latency", "off"),
-        ("supervise", "true"),
+        ("supervise", "false"),
+        ("log-file", "/var/log/kidafs.log"),
     ];
     assert_eq!(values.len(), KEYS.len());
     let line: Vec<_> = values.iter().map(|(k, v)| format!("--{k}={v}")).collect();
