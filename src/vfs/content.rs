@@ -9,10 +9,11 @@ use rustix::io::Errno;
 
 use super::Vfs;
 use super::error::{Error, Result};
-use super::file::{Content, Held};
+use super::file::{Content, ContentLock, Held};
 use super::judge::Judgement;
 use super::node::{Body, Node, Place};
 use crate::format::engine::{HEAD_LEN, Kind as Form};
+use crate::locks::Guard;
 use crate::tier::{Digest, DiskFile, Found, Patience};
 
 /// Bytes that were read: shared with the memory tier where possible.
@@ -96,7 +97,7 @@ impl Vfs {
             }
         };
         loop {
-            let held = match &*content.lock() {
+            let held = match &*lock_content(content, patience)? {
                 Content::Buffered(buffer) => {
                     if let Some(error) = node.broken().filter(|_| self.is_temporary(&node)) {
                         return Err(error);
@@ -349,6 +350,20 @@ impl Vfs {
         if let Some(content) = node.content() {
             content.lock().release();
         }
+    }
+}
+
+/// A file's content, which whoever writes it to the disk holds meanwhile.
+///
+/// # Errors
+/// With [`Patience::None`] EAGAIN while another thread has it.
+pub(super) fn lock_content(
+    content: &ContentLock,
+    patience: Patience,
+) -> Result<Guard<parking_lot::MutexGuard<'_, Content>>> {
+    match patience {
+        Patience::Any => Ok(content.lock()),
+        Patience::None => content.try_lock().ok_or(Error::WouldWait),
     }
 }
 

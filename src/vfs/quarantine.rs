@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Vfs;
-use super::content::is_buffered;
+use super::content::{is_buffered, lock_content};
 use super::error::{Error, Result};
 use super::node::Node;
 use super::notice::Notice;
@@ -20,8 +20,10 @@ impl Vfs {
     /// # Errors
     /// EAGAIN with [`Patience::None`] if the disk would have to be waited for.
     pub(super) fn verify(&self, node: &Arc<Node>, patience: Patience) -> Result<bool> {
-        let is_file = node.content().is_some();
-        if !is_file || node.verified.load(Ordering::Acquire) || is_buffered(node) {
+        let Some(content) = node.content() else {
+            return Ok(true);
+        };
+        if node.verified.load(Ordering::Acquire) || lock_content(content, patience)?.is_buffered() {
             return Ok(true);
         }
         match self.committed(node, patience) {

@@ -251,3 +251,23 @@ fn a_file_that_is_read_while_it_is_renamed_is_that_file() {
         stop.store(true, Ordering::Relaxed);
     });
 }
+
+/// A file that is being written to the disk by another thread is not waited for by who must not wait.
+#[test]
+fn who_must_not_wait_does_not_wait_for_a_file_that_is_being_written() {
+    let core = Core::new(Durability::Crash);
+    let made = core
+        .vfs
+        .create(ROOT, OsStr::new("in place"), 0o600, ME, true);
+    let ino = made.unwrap().ino;
+    core.vfs.write(ino, 0, b"content", false).unwrap();
+    core.looking.before(Step::Write, move |vfs| {
+        let read = vfs.read(ino, 0, 10, Patience::None);
+        assert_eq!(read.map(drop), Err(Error::WouldWait));
+        let found = vfs.lookup(ROOT, OsStr::new("in place"), Patience::None);
+        assert!(found.is_ok(), "what is known is answered");
+    });
+    assert_eq!(core.vfs.persist_all().failed, 0);
+    assert!(core.looking.is_done());
+    assert_eq!(read(&core.vfs, ino), Ok(sum(b"content")));
+}
