@@ -45,7 +45,7 @@ fn five_thousand_directories_are_served_with_a_hard_limit_of_256() {
     let folder = live::folder();
     let dir = folder.path().join("cache");
     plant(&dir, 5_000);
-    let output = limited(256, "$K mount --log-file \"$D.log\" \"$D\"", &dir);
+    let output = limited(256, "$K mount --adopt --log-file \"$D.log\" \"$D\"", &dir);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let pid = fs::read_to_string(dir.join(".kidafs/pid")).unwrap();
@@ -101,7 +101,7 @@ fn directories_made_in_the_mount_stop_no_commit() {
 
 #[test]
 fn a_directory_that_was_moved_with_all_below_it_is_found_again() {
-    let mount = Mount::prepared(&[], |dir| plant(dir, 2_000));
+    let mount = Mount::prepared(&["--adopt"], |dir| plant(dir, 2_000));
     for round in 0..2 {
         for group in 0..40 {
             let name = |round: u32| match round {
@@ -129,12 +129,11 @@ fn a_directory_that_was_moved_with_all_below_it_is_found_again() {
 
 #[test]
 fn what_cannot_be_read_of_a_directory_keeps_nothing_else_from_being_served() {
-    let test =
-        "descriptors::what_cannot_be_read_of_a_directory_keeps_nothing_else_from_being_served";
+    let test = "what_cannot_be_read_of_a_directory_keeps_nothing_else_from_being_served";
     if is_root() && !is_in(test) {
         return run_test_in(test, &format!("{USUAL_DEVICE} && {AS_NOBODY}"), test);
     }
-    let mount = Mount::prepared(&[], |dir| {
+    let mount = Mount::prepared(&["--adopt"], |dir| {
         for (name, mode) in [
             ("closed", 0o000),
             ("unsearchable", 0o600),
