@@ -11,6 +11,7 @@ mod bounded;
 mod descriptors;
 mod faults;
 mod model;
+mod modelled;
 mod plan;
 mod waiting;
 mod windows;
