@@ -17,7 +17,7 @@ pub(super) struct Ping {
     dir: PathBuf,
 
     /// How long to wait for the answer
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = super::print::duration)]
     timeout: Duration,
 }
 

@@ -41,6 +41,12 @@ pub(super) fn span(time: Duration) -> String {
     }
 }
 
+/// A time as it is written on the command line.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "write a number and a unit, such as 500ms, 10s or 5m".to_owned())
+}
+
 /// How long ago a time is; `0s` for one that lies ahead.
 pub(super) fn age(time: SystemTime, now: SystemTime) -> String {
     span(now.duration_since(time).unwrap_or_default())

@@ -28,7 +28,7 @@ pub(super) struct Sweep {
     dry_run: bool,
 
     /// How long to wait for the sweep
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = super::print::duration)]
     timeout: Duration,
 
     /// Print JSON

@@ -175,6 +175,10 @@ fn read_hidden(path: &Path) -> anyhow::Result<Option<String>> {
     match File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text)) {
         Ok(_) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => bail!(
+            "{} may not be read by this user: run the command as the mount's user, or mount with --allow-other",
+            path.display()
+        ),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct Umount {
     lazy: bool,
 
     /// How long to wait for the daemon
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::print::duration)]
     timeout: Duration,
 
     /// Print JSON

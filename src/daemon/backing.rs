@@ -36,6 +36,15 @@ pub enum BackingError {
         /// Its owner.
         owner: u32,
     },
+    /// It is one where everybody makes what he likes, such as /tmp.
+    #[error(
+        "{} is for the files of every user: make a directory of your own in it, and serve that",
+        path.display()
+    )]
+    ForEverybody {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Everybody can write into it.
     #[error(
         "{} can be written by every user, who could plant code in it: run chmod o-w {}",
@@ -101,7 +110,7 @@ pub enum BackingError {
         pid: Option<Pid>,
     },
     /// It is a file.
-    #[error("{} is not a directory: name a directory, or remove the file", path.display())]
+    #[error("{} is not a directory: name a directory", path.display())]
     NotADirectory {
         /// The path.
         path: PathBuf,
@@ -326,6 +335,11 @@ fn check(
         });
     }
     let mode = Mode::from_raw_mode(stat.st_mode);
+    if mode.contains(Mode::WOTH | Mode::SVTX) {
+        return Err(BackingError::ForEverybody {
+            path: path.to_owned(),
+        });
+    }
     if mode.contains(Mode::WOTH) {
         return Err(BackingError::WorldWritable {
             path: path.to_owned(),

@@ -59,7 +59,7 @@ pub struct Mountpoint {
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// It is a file, or goes through one.
-    #[error("{} is not a directory: name a directory to serve, or remove the file", path.display())]
+    #[error("{} is not a directory: name a directory", path.display())]
     NotADirectory {
         /// The path.
         path: PathBuf,

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::daemon::{folder, is_mount_root};
 use crate::support::mount::{Mount, done, kidafs, text, wait_for};
+use crate::support::python::python;
 use crate::support::situation::{is_in, is_root, run_test_in};
 use rustix::process::{Pid, Signal};
 
@@ -189,4 +190,84 @@ fn as_the_first_process_of_a_container_run_reaps() {
         "{}",
         text(&output)
     );
+}
+
+/// A page of each engine, whose cache is the folder that is given.
+const PAGES: [(&str, &str); 3] = [
+    (
+        "kida",
+        "from kida import Environment, DictLoader
+from kida.bytecode_cache import BytecodeCache
+from pathlib import Path
+cache = BytecodeCache(Path(folder))
+environment = Environment(loader=DictLoader({'a.html': '{{ x }}' * 400}), bytecode_cache=cache)
+page = environment.get_template('a.html').render(x=7)",
+    ),
+    (
+        "jinja2",
+        "import jinja2
+cache = jinja2.FileSystemBytecodeCache(folder)
+environment = jinja2.Environment(loader=jinja2.DictLoader({'a.html': '{{ x }}' * 400}), bytecode_cache=cache)
+page = environment.get_template('a.html').render(x=7)",
+    ),
+    (
+        "mako",
+        "from mako.lookup import TemplateLookup
+import os, tempfile
+source = tempfile.mkdtemp()
+open(os.path.join(source, 'a.html'), 'w').write('${x}' * 400)
+page = TemplateLookup([source], module_directory=folder).get_template('a.html').render(x=7)",
+    ),
+];
+
+/// Whether an engine renders its page with this cache; why not, if not.
+fn renders(page: &str, dir: &Path) -> Result<(), String> {
+    let script = format!("import sys\nfolder = sys.argv[1]\n{page}\nassert page == '7' * 400");
+    let mut command = Command::new(python());
+    command.args(["-I", "-B", "-c", &script]).arg(dir);
+    let output = command.output().unwrap();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(text(&output)),
+    }
+}
+
+#[test]
+fn every_engine_renders_when_the_daemon_has_died_and_is_back() {
+    for (engine, page) in PAGES {
+        let folder = folder();
+        let dir = folder.path().join("dir");
+        let mut command = kidafs();
+        command
+            .env_remove("KIDAFS_SUPERVISE")
+            .arg("mount")
+            .arg(&dir);
+        done(&mut command);
+        renders(page, &dir).unwrap();
+        let daemon = fs::read_to_string(dir.join(".kidafs/pid")).unwrap();
+        done(Command::new("kill").arg("-KILL").arg(daemon.trim()));
+        wait_for("another daemon", || {
+            let now = fs::read_to_string(dir.join(".kidafs/pid")).ok()?;
+            (now != daemon).then_some(())
+        });
+        renders(page, &dir).unwrap_or_else(|said| panic!("{engine}: {said}"));
+        done(kidafs().arg("umount").arg(&dir));
+    }
+}
+
+#[test]
+fn kida_and_jinja2_render_where_nothing_can_be_stored() {
+    for options in [
+        &["--read-only"][..],
+        &["--max-entry", "1KiB"],
+        &["--staging", "4KiB", "--max-entry", "4KiB"],
+    ] {
+        for (engine, page) in &PAGES[..2] {
+            let mount = Mount::new(options);
+            renders(page, mount.dir())
+                .unwrap_or_else(|said| panic!("{engine}, {options:?}: {said}"));
+            renders(page, mount.dir())
+                .unwrap_or_else(|said| panic!("{engine}, {options:?}: {said}"));
+        }
+    }
 }

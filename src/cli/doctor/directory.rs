@@ -78,7 +78,11 @@ fn owner(dir: &Path) -> Finding {
         Finding::fail(
             CHECK,
             format!("{found}: everybody could plant code there"),
-            format!("run `chmod o-w {shown}`"),
+            if mode & 0o1000 != 0 {
+                "make a directory of your own in it, and serve that".to_owned()
+            } else {
+                format!("run `chmod o-w {shown}`")
+            },
         )
     } else if owner != me && owner != 0 {
         let cure = format!("run as that user, or `chown {me} {shown}`");
