@@ -219,7 +219,7 @@ fn fstab(helpers_name: &str, kind: &str) {
     // By a rename, because umount(8) does not wait for the daemon.
     let script = r#"mount --bind "$FOLDER" /sbin
         mount -T "$FOLDER/fstab" "$FOLDER/cache"
-        grep -o '"budget_files":[0-9]*' "$FOLDER/cache/.kidafs/stats.json"
+        grep -o '"budget_files":[0-9]*' "$FOLDER/cache/.kidafs/stats.json" | tail -n 1
         echo x > "$FOLDER/cache/$ENTRY.tmp"
         mv "$FOLDER/cache/$ENTRY.tmp" "$FOLDER/cache/$ENTRY"
         umount "$FOLDER/cache""#;

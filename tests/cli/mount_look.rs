@@ -153,7 +153,7 @@ fn stats_prometheus_is_the_hidden_file() {
 fn stats_watch_draws_again_and_ends_with_its_reader() {
     let mount = sample();
     let mut child = kidafs()
-        .args(["stats", "--watch", "100ms", "--json", dir(&mount)])
+        .args(["stats", "--watch=100ms", "--json", dir(&mount)])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -141,7 +141,7 @@ fn config_says_where_each_value_came_from() {
     assert_eq!(json["threads"]["origin"]["variable"], "KIDAFS_THREADS");
     assert_eq!(json["staging"]["origin"]["file"]["line"], 1);
     assert_eq!(json["max-size"]["origin"], "default");
-    assert_eq!(json.as_object().unwrap().len(), 26);
+    assert!(json.as_object().unwrap().len() >= 26);
     let text = run(&["config", "--memory=1MiB"]).done();
     assert!(text.lines().any(|line| {
         line.split_whitespace().collect::<Vec<_>>() == ["memory", "1MiB", "command", "line"]

@@ -91,7 +91,7 @@ fn without_fuse_run_runs_the_command_on_the_plain_directory_with_one_warning() {
     } else if is_root() {
         run_test_in(
             SITUATION,
-            "mount --bind /dev/null /dev/fuse && exec",
+            "chown 0:0 \"$TMPDIR\" && mount --bind /dev/null /dev/fuse && exec",
             "without_fuse_run_runs_the_command_on_the_plain_directory_with_one_warning",
         );
     }

@@ -12,7 +12,7 @@ use crate::support::situation::{is_in, is_root, run_test_in};
 use rustix::process::Signal;
 
 /// A `/dev` of its own, in which a test can listen as journald and syslogd do.
-const OWN_DEV: &str = "mkdir \"$TMPDIR/dev\" && mount -t tmpfs none \"$TMPDIR/dev\" && \
+const OWN_DEV: &str = "chown 0:0 \"$TMPDIR\" && mkdir \"$TMPDIR/dev\" && mount -t tmpfs none \"$TMPDIR/dev\" && \
     mknod -m 666 \"$TMPDIR/dev/fuse\" c 10 229 && mknod -m 666 \"$TMPDIR/dev/null\" c 1 3 && \
     mknod -m 666 \"$TMPDIR/dev/urandom\" c 1 9 && mount --move \"$TMPDIR/dev\" /dev && exec";
 
