@@ -125,6 +125,8 @@ pub struct Config {
     pub supervise: bool,
     /// Where a daemon in the background logs to; `None`: the journal or syslog.
     pub log_file: Option<PathBuf>,
+    /// Where the cache is carried to and from.
+    pub remote: RemoteConfig,
 }
 
 /// A remote that a cache is carried to and from, and how: the options of `push`, `pull` and `sync`, and of a mount
@@ -224,6 +226,7 @@ impl Default for Config {
             latency: Latency::Auto,
             supervise: true,
             log_file: None,
+            remote: RemoteConfig::default(),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`cli`] | the command line: argument handling and printing, one file per command |
-//! | `remote` | packs, signatures, stores, push, pull, sync (feature `remote`); in processes of its own |
+//! | [`remote`] | packs, signatures, stores, push, pull, sync (feature `remote`); in processes of its own |
 //! | [`server`] | a daemon: puts the pieces below together and serves until the mount's end |
 //! | [`daemon`] | a process's life: mounting, readiness, signals, unmounting |
 //! | [`fuse`] | the adapter: each callback turns its arguments into calls of [`vfs`], and the result into one reply |

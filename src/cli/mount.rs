@@ -10,6 +10,7 @@ use clap::Args;
 use super::options::{self, MountOptions};
 use super::{Outcome, Output, first_sweep, survey, warm};
 use crate::config::ResolvedConfig;
+use crate::daemon::companion::Beside;
 use crate::daemon::logfile;
 use crate::daemon::serve::Ended;
 use crate::daemon::start::{self, Role, StartError};
@@ -60,6 +61,11 @@ impl Mount {
         let resolved = options::resolve(&self.options)?;
         if self.fake {
             return Ok(ExitCode::SUCCESS);
+        }
+        if resolved.config.remote.url.is_some() && !resolved.config.supervise {
+            anyhow::bail!(
+                "--remote needs the supervisor, which starts what carries the cache: leave --no-supervise out"
+            );
         }
         let dir = absolute(&self.dir)?;
         if self.check {
@@ -123,10 +129,23 @@ fn serve(dir: &Path, resolved: &ResolvedConfig) -> Outcome {
 fn supervise(dir: &Path, resolved: &ResolvedConfig) -> Outcome {
     let log = resolved.config.log_file.as_deref();
     let log = log.map(logfile::open).transpose()?;
-    match supervise::supervise(dir, &daemon_arguments(dir, resolved), log) {
+    let arguments = daemon_arguments(dir, resolved);
+    match supervise::supervise(dir, &arguments, log, beside(dir, resolved)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         // The daemon has said why.
         Err(SuperviseError::Start(StartError::Failed(_))) => Ok(ExitCode::FAILURE),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What carries the cache to and from the remote, if there is one.
+fn beside(dir: &Path, resolved: &ResolvedConfig) -> Option<Beside> {
+    resolved.config.remote.url.as_ref()?;
+    #[cfg(feature = "remote")]
+    return Some(Beside {
+        arguments: super::sync::child_arguments(dir, &resolved.config),
+        wait: resolved.config.remote.wait,
+    });
+    #[cfg(not(feature = "remote"))]
+    None
 }

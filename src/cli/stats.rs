@@ -63,6 +63,9 @@ struct Facts {
     mounted: bool,
     #[serde(flatten)]
     daemon: Option<Daemon>,
+    #[cfg(feature = "remote")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote: Option<crate::remote::state::State>,
 }
 
 impl Stats {
@@ -90,7 +93,17 @@ impl Stats {
                 self.dir.display()
             );
         };
-        out.write_all(metrics.as_bytes())?;
+        // The last line of the text says that it ends there.
+        let own = metrics.trim_end().strip_suffix("# EOF");
+        out.write_all(own.unwrap_or(&metrics).as_bytes())?;
+        #[cfg(feature = "remote")]
+        if let Some(state) = crate::remote::state::read(&self.dir) {
+            let now = crate::remote::pack::seconds(std::time::SystemTime::now());
+            out.write_all(state.metrics(now).as_bytes())?;
+        }
+        if own.is_some() {
+            writeln!(out, "# EOF")?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -129,6 +142,8 @@ impl Stats {
             total_bytes: counted.total_bytes,
             mounted: target.mount.is_some(),
             daemon: target.hidden_json(STATS_JSON)?,
+            #[cfg(feature = "remote")]
+            remote: crate::remote::state::read(&self.dir),
         })
     }
 
@@ -151,9 +166,11 @@ impl Stats {
             } else {
                 "plain directory, not mounted"
             };
-            return line(out, "daemon", kind);
+            line(out, "daemon", kind)?;
+            return remote(out, facts);
         };
-        daemon(out, stats, before)
+        daemon(out, stats, before)?;
+        remote(out, facts)
     }
 }
 
@@ -171,6 +188,56 @@ fn count(target: &Target) -> anyhow::Result<Counted> {
         counted.total_bytes += row.size_bytes;
     }
     Ok(counted)
+}
+
+#[cfg(not(feature = "remote"))]
+fn remote(_out: Output<'_>, _facts: &Facts) -> io::Result<()> {
+    Ok(())
+}
+
+/// What the process that carries the cache tells, if there is one.
+#[cfg(feature = "remote")]
+fn remote(out: Output<'_>, facts: &Facts) -> io::Result<()> {
+    let Some(state) = &facts.remote else {
+        return Ok(());
+    };
+    let now = crate::remote::pack::seconds(std::time::SystemTime::now());
+    let ago = |at: u64| print::span(Duration::from_secs(now.saturating_sub(at)));
+    let good = state
+        .last_good
+        .map_or("never".to_owned(), |at| format!("{} ago", ago(at)));
+    line(
+        out,
+        "remote",
+        format!("{} ({})", state.remote, state.namespace),
+    )?;
+    line(
+        out,
+        "remote pulled",
+        format!("{} entries", state.pulled.entries),
+    )?;
+    let lag = state.lag(now);
+    line(
+        out,
+        "remote pushed",
+        format!("{} entries, {lag} s behind", state.pushed.entries),
+    )?;
+    if state.rejected.total() > 0 {
+        line(out, "remote rejected", &state.rejected)?;
+    }
+    let failures = format!(
+        "{} errors, {} time-outs, last good {good}",
+        state.errors, state.timeouts
+    );
+    line(
+        out,
+        "remote breaker",
+        format!("{}, {failures}", state.breaker),
+    )?;
+    if let Some(error) = &state.last_error {
+        line(out, "remote error", error)?;
+    }
+    Ok(())
 }
 
 fn line(out: Output<'_>, name: &str, value: impl std::fmt::Display) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! `kidafs sync`: push and pull for as long as it lives.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::remote_options::{
 };
 use super::target::Target;
 use super::{Outcome, Output};
+use crate::config::Config;
 use crate::format::{Pattern, VersionTag};
 use crate::remote::pull::Puller;
 use crate::remote::push::{Pusher, host_name};
@@ -129,6 +131,55 @@ impl SyncCommand {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The arguments with which the supervisor of a mount on `dir` starts this command.
+pub(super) fn child_arguments(dir: &Path, config: &Config) -> Vec<OsString> {
+    let remote = &config.remote;
+    let mut arguments: Vec<OsString> = ["sync", "--child"].map(OsString::from).into();
+    let mut add = |name: &str, value: &OsStr| {
+        let mut argument = OsString::from(format!("--{name}="));
+        argument.push(value);
+        arguments.push(argument);
+    };
+    let time = |time: Duration| humantime::format_duration(time).to_string();
+    let texts = [
+        ("remote", &remote.url),
+        ("namespace", &remote.namespace),
+        ("endpoint", &remote.endpoint),
+        ("region", &remote.region),
+        ("path-style", &remote.path_style.map(|on| on.to_string())),
+        ("timeout", &Some(time(remote.timeout))),
+        ("connect-timeout", &Some(time(remote.connect_timeout))),
+        ("interval", &Some(time(remote.interval))),
+        ("expire", &remote.expire.map(time)),
+        ("pattern", &Some(config.pattern.to_string())),
+    ];
+    for (name, value) in texts {
+        if let Some(value) = value {
+            add(name, value.as_ref());
+        }
+    }
+    for (name, values) in [
+        ("trust", &remote.trust),
+        ("version-tag", &remote.version_tags),
+        ("remote-option", &remote.further),
+    ] {
+        for value in values {
+            add(name, value.as_ref());
+        }
+    }
+    for (name, path) in [("sign-key", &remote.sign_key), ("ca-file", &remote.ca_file)] {
+        if let Some(path) = path {
+            add(name, path.as_os_str());
+        }
+    }
+    if remote.unsigned {
+        arguments.push("--unsigned".into());
+    }
+    arguments.push("--".into());
+    arguments.push(dir.into());
+    arguments
 }
 
 /// Tells the service manager, if there is one.

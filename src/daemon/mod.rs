@@ -24,6 +24,7 @@
 //! | [`signals`], [`serve`] | a daemon's service and its clean end |
 
 pub mod backing;
+pub mod companion;
 mod fusermount;
 pub mod inherited;
 mod kernel;

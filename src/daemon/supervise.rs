@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::companion::{Beside, Companion};
 use super::mount::{self, MountError};
 use super::mountpoint::{self, State};
 use super::role::Role;
@@ -108,7 +109,7 @@ impl Death {
 /// unmount. In the daemon [`Role::is_supervised`] holds.
 ///
 /// To this process SIGTERM and SIGINT mean what they mean to a daemon (and SIGHUP in the
-/// foreground); SIGUSR1 is passed on. Starter and service manager are told once that the mount
+/// foreground); SIGUSR1 is passed on. `beside` runs as long as the mount does. Starter and service manager are told once that the mount
 /// answers. In the background, standard error then goes to `log`.
 ///
 /// To be called on the main thread, and with a `dir` and `arguments` that do not depend on the
@@ -121,6 +122,7 @@ pub fn supervise(
     dir: &Path,
     arguments: &[OsString],
     log: Option<File>,
+    beside: Option<Beside>,
 ) -> Result<(), SuperviseError> {
     let start = Start::begin_supervising()?;
     // Before there is a daemon to look after: a signal must not kill this process alone.
@@ -138,6 +140,8 @@ pub fn supervise(
         start,
         untold: Some(log),
         last_death: None,
+        beside,
+        companion: None,
         sender,
         events,
     };
@@ -170,6 +174,9 @@ struct Supervisor<'a> {
     /// Where to log to once the starter is told, as long as it is not.
     untold: Option<Option<File>>,
     last_death: Option<Instant>,
+    /// What is to run beside the daemon, and what does.
+    beside: Option<Beside>,
+    companion: Option<Companion>,
     sender: Sender<Event>,
     events: Receiver<Event>,
 }
@@ -281,6 +288,12 @@ impl Supervisor<'_> {
     /// The daemon's mount answers: tells the starter if it is the first time.
     fn answers(&mut self, daemon: &Daemon) -> io::Result<()> {
         if let Some(log) = self.untold.take() {
+            if let Some(beside) = self.beside.take() {
+                // What a companion says goes where the daemon's words go.
+                let companion = Companion::start(beside.arguments, log.as_ref());
+                companion.hear(beside.wait);
+                self.companion = Some(companion);
+            }
             return self.start.ready(log);
         }
         log::warn!(
@@ -326,6 +339,8 @@ impl Supervisor<'_> {
     }
 
     fn stopping(&mut self, wanted: &mut bool) {
+        // It must not write into the directory beneath.
+        self.companion = None;
         if !std::mem::replace(wanted, true) {
             self.start.stopping();
         }

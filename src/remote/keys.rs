@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use ct_codecs::{Base64, Decoder};
 use minisign::{KeyPair, PublicKey, PublicKeyBox, SecretKey, SecretKeyBox};
 
 /// More than any key file holds, in bytes.
@@ -193,6 +194,9 @@ impl SigningKey {
         if let Ok(key) = of(&content)?.into_unencrypted_secret_key() {
             return Ok(Self(key));
         }
+        if let Some(key) = without_checksum(&content) {
+            return Ok(Self(key));
+        }
         // A file that is no key at all must not have its user look for a password.
         let line = content.lines().nth(1).unwrap_or_default().trim();
         if line.len() < 200 || !content.starts_with("untrusted comment:") {
@@ -257,6 +261,18 @@ pub fn generate(password: Option<String>) -> Result<Pair, KeyError> {
         number,
         base64,
     })
+}
+
+/// A secret key without a password as minisign up to 0.11 writes it (`-W`): its checksum is left zero.
+fn without_checksum(content: &str) -> Option<SecretKey> {
+    const LEN: usize = 158;
+    const CHECKSUM: usize = 32;
+    let line = content.lines().nth(1)?.trim();
+    let bytes = Base64::decode_to_vec(line, None).ok()?;
+    let is_plain = bytes.len() == LEN
+        && bytes[..4] == *b"Ed\0\0"
+        && bytes[LEN - CHECKSUM..].iter().all(|byte| *byte == 0);
+    SecretKey::from_bytes(&bytes).ok().filter(|_| is_plain)
 }
 
 fn read(path: &Path) -> Result<String, KeyError> {

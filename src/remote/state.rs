@@ -187,6 +187,8 @@ pub struct StateFile {
     folder: PathBuf,
     /// Whether it was ever written as a plain file.
     plain: bool,
+    /// Whether it was ever told to a daemon.
+    told: bool,
 }
 
 impl StateFile {
@@ -195,6 +197,7 @@ impl StateFile {
         Self {
             folder: dir.join(PRIVATE_DIR),
             plain: false,
+            told: false,
         }
     }
 
@@ -209,6 +212,7 @@ impl StateFile {
         // On a mount the file is always there, and each write replaces all of it.
         let is_mount = !self.plain && self.folder.join(crate::layout::STATS_JSON).exists();
         if is_mount {
+            self.told = true;
             return fs::OpenOptions::new()
                 .write(true)
                 .open(&path)?
@@ -237,6 +241,14 @@ impl StateFile {
 
 impl Drop for StateFile {
     fn drop(&mut self) {
+        if self.told {
+            // A daemon that has ended has forgotten it anyway.
+            let path = self.folder.join(REMOTE_JSON);
+            let _ = fs::OpenOptions::new()
+                .write(true)
+                .open(path)
+                .and_then(|mut file| file.write_all(b"{}\n"));
+        }
         if self.plain {
             // Somebody else's by now, or gone with the directory: then there is nothing to do.
             let _ = fs::remove_file(self.folder.join(REMOTE_JSON));

@@ -327,7 +327,7 @@ impl<'a> Sync<'a> {
             Ok(watch) => {
                 let sender = self.sender.clone();
                 let spawned = std::thread::Builder::new()
-                    .name("kidafs-watch".to_owned())
+                    .name("kidafs-inotify".to_owned())
                     .spawn(move || listen(watch, &sender));
                 self.watched = spawned.is_ok();
             }

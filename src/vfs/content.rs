@@ -90,7 +90,9 @@ impl Vfs {
         let node = self.node(ino)?;
         let content = match &node.body {
             Body::File(file) => &file.content,
-            Body::Snapshot(bytes) => return Ok(shared(Arc::clone(bytes), offset, len)),
+            Body::Snapshot(bytes) | Body::Told(bytes) => {
+                return Ok(shared(Arc::clone(bytes), offset, len));
+            }
             Body::Directory(_) => return Err(Error::IsADirectory),
             Body::Symlink(_) => {
                 return Err(Error::WrongKind);

@@ -64,6 +64,12 @@ impl Vfs {
 
     fn change(&self, ino: u64, change: Change<'_>, drop_set_id: bool) -> Result<()> {
         let node = self.node(ino)?;
+        if matches!(node.body, Body::Told(_)) {
+            return match change {
+                Change::Write { offset, data } => self.tell(offset, data),
+                Change::Resize(_) => Ok(()),
+            };
+        }
         self.check_changeable(&node)?;
         let changed = match self.try_change(&node, change, drop_set_id) {
             // What waits to be written anyway (in place, or committed with `async`) is written now.
@@ -127,7 +133,7 @@ impl Vfs {
         let content = match &node.body {
             Body::File(file) => &file.content,
             Body::Directory(_) => return Err(Error::IsADirectory),
-            Body::Snapshot(_) | Body::Symlink(_) => return Err(Error::Hidden),
+            Body::Snapshot(_) | Body::Told(_) | Body::Symlink(_) => return Err(Error::Hidden),
         };
         if change.end(0) > self.config.max_entry {
             return Err(Error::TooLarge);

@@ -18,7 +18,7 @@ use super::notice::Notice;
 use super::readdir::DirEntry;
 use super::{ROOT, Vfs};
 use crate::layout::{
-    BY_INODE, CONFIG_JSON, ENTRIES_JSONL, METRICS, PID, PLAN_JSONL, STATS_JSON, SWEEP,
+    BY_INODE, CONFIG_JSON, ENTRIES_JSONL, METRICS, PID, PLAN_JSONL, REMOTE_JSON, STATS_JSON, SWEEP,
 };
 use crate::tier::Patience;
 
@@ -31,12 +31,16 @@ const REQUEST: u64 = 4;
 /// The first number for everything else.
 pub(super) const FIRST_FREE_INO: u64 = 5;
 
-const FILES: [&str; 6] = [
+/// The longest text that may be left in [`REMOTE_JSON`], in bytes.
+const MOST_TOLD: usize = 64 << 10;
+
+const FILES: [&str; 7] = [
     CONFIG_JSON,
     ENTRIES_JSONL,
     METRICS,
     PID,
     PLAN_JSONL,
+    REMOTE_JSON,
     STATS_JSON,
 ];
 
@@ -136,12 +140,19 @@ impl Vfs {
         }
         let content = self.generate(name).ok_or(Error::NoEntry)?;
         let ino = self.fresh_ino();
-        let stat = self.hidden_attr(Kind::File, ino, content.len() as u64);
+        let mut stat = self.hidden_attr(Kind::File, ino, content.len() as u64);
+        if name == REMOTE_JSON {
+            // Whoever owns the mount leaves it there.
+            stat.attr.mode |= 0o200;
+        }
         let node = Arc::new(Node::new(
             ino,
             stat.attr,
             None,
-            Body::Snapshot(content.into()),
+            match name == REMOTE_JSON {
+                true => Body::Told(content.into()),
+                false => Body::Snapshot(content.into()),
+            },
         ));
         node.count_lookup();
         self.nodes.insert(ino, node);
@@ -188,8 +199,18 @@ impl Vfs {
             METRICS => Some(self.metrics()),
             ENTRIES_JSONL => Some(self.entries_jsonl()),
             PLAN_JSONL => Some(self.plan_jsonl()),
+            REMOTE_JSON => Some(self.told.read().to_vec()),
             _ => None,
         }
+    }
+
+    /// Keeps what the process that carries the cache tells of itself; each time all of it.
+    pub(super) fn tell(&self, offset: u64, text: &[u8]) -> Result<()> {
+        if offset != 0 || text.len() > MOST_TOLD {
+            return Err(Error::TooLarge);
+        }
+        *self.told.write() = text.into();
+        Ok(())
     }
 
     /// How long the kernel may take a look-up in the hidden folder for granted.

@@ -125,6 +125,8 @@ pub struct Vfs {
     /// Held while victims are removed, and while one who needs room chooses them.
     sweeping: locks::Mutex<SWEEP, ()>,
     sweeper: Trigger,
+    /// What the process that carries the cache tells of itself.
+    told: parking_lot::RwLock<Arc<[u8]>>,
     /// Committed files, and their bytes in whole blocks.
     used: Arc<DiskUse>,
 }
@@ -192,6 +194,7 @@ impl Vfs {
             met: OnceLock::new(),
             sweeping: locks::Mutex::default(),
             sweeper: Trigger::default(),
+            told: parking_lot::RwLock::new(Arc::from(&b"{}\n"[..])),
             config,
             clock,
             disk,

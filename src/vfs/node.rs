@@ -61,6 +61,8 @@ pub(super) enum Body {
     Symlink(Box<OsStr>),
     /// A generated file of the hidden folder: as it was when it was looked up.
     Snapshot(Arc<[u8]>),
+    /// The same of what another process tells, and may tell anew.
+    Told(Arc<[u8]>),
 }
 
 impl Node {
@@ -94,7 +96,7 @@ impl Node {
     pub(super) fn kind(&self) -> Kind {
         match self.body {
             Body::Directory(_) => Kind::Directory,
-            Body::File(_) | Body::Snapshot(_) => Kind::File,
+            Body::File(_) | Body::Snapshot(_) | Body::Told(_) => Kind::File,
             Body::Symlink(_) => Kind::Symlink,
         }
     }
@@ -123,11 +125,11 @@ impl Node {
         let meta = self.meta.lock();
         let named = meta.place.is_some()
             || self.ino == super::ROOT
-            || matches!(self.body, Body::Snapshot(_));
+            || matches!(self.body, Body::Snapshot(_) | Body::Told(_));
         Stat {
             ino: self.ino,
             kind: self.kind(),
-            generated: matches!(self.body, Body::Snapshot(_)),
+            generated: matches!(self.body, Body::Snapshot(_) | Body::Told(_)),
             checked: self.is_checked(),
             links: match (named, &self.body) {
                 (false, _) => 0,

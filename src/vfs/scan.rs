@@ -220,7 +220,7 @@ impl Vfs {
         };
         let counted = match body {
             Body::Directory(_) | Body::Symlink(_) => Some(self.folders_and_links.found(1)),
-            Body::File(_) | Body::Snapshot(_) => None,
+            Body::File(_) | Body::Snapshot(_) | Body::Told(_) => None,
         };
         let node = Node::new(self.fresh_ino(), attr, Some(place), body).counted(counted);
         let node = Arc::new(node);

@@ -317,7 +317,7 @@ pub(crate) mod process {
         let result = if supervised && !role.is_supervised() {
             let log = open_log(Path::new(folder));
             let dir = mount_point(Path::new(folder));
-            supervise::supervise(&dir, &arguments[1..], Some(log)).map_err(Into::into)
+            supervise::supervise(&dir, &arguments[1..], Some(log), None).map_err(Into::into)
         } else {
             daemon(Path::new(folder), session.to_str().unwrap())
         };

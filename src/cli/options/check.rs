@@ -18,6 +18,10 @@ type Origins = BTreeMap<&'static str, Origin>;
 /// Changes a default that somebody's value contradicts: an entry has to fit the staging area and the
 /// budget, and its use has to be noticed before it is found to be out of date.
 pub(super) fn settle(config: &mut Config, origins: &Origins) {
+    // What carries a cache is the supervisor's child.
+    if config.remote.url.is_some() && !origins.contains_key("supervise") {
+        config.supervise = true;
+    }
     if !origins.contains_key("max-entry") {
         let limit = config.staging.min(config.max_size);
         config.max_entry = config.max_entry.min(limit);
@@ -83,6 +87,9 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Result<(), OptionErro
             from("sweep-interval")
         ));
     }
+    if config.remote.url.is_some() {
+        remote(config, from("remote"))?;
+    }
     if config.threads == 0 || config.threads > MOST_THREADS {
         return refuse(format!(
             "threads {} (from {}) is not possible; write a number from 1 to {MOST_THREADS}",
@@ -99,4 +106,32 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Result<(), OptionErro
         ));
     }
     Ok(())
+}
+
+/// A remote needs a name there, somebody to trust, and somebody to start its process.
+fn remote(config: &Config, origin: &Origin) -> Result<(), OptionError> {
+    let remote = &config.remote;
+    let problem = if cfg!(not(feature = "remote")) {
+        "cannot be used: this kidafs was built without remotes; install one that has them"
+    } else if remote.namespace.is_none() {
+        "needs --remote-namespace, a name for each application and configuration of its environment"
+    } else if remote.trust.is_empty() && remote.sign_key.is_none() && !remote.unsigned {
+        "needs --remote-trust with the public key of whoever pushes"
+    } else if has_password(remote.url.as_deref().unwrap_or_default()) {
+        "has a password, which everybody who lists processes could read; put it into the variable REDISCLI_AUTH"
+    } else {
+        return Ok(());
+    };
+    Err(OptionError::Conflict(format!(
+        "remote (from {origin}) {problem}"
+    )))
+}
+
+/// Whether a URL holds a password.
+fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let place = rest.split('/').next().unwrap_or_default();
+    place
+        .rsplit_once('@')
+        .is_some_and(|(user, _)| user.contains(':'))
 }

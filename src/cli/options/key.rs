@@ -121,8 +121,59 @@ macro_rules! switch {
     };
 }
 
+/// A text about the remote.
+macro_rules! text {
+    ($name:literal, $field:ident, $value_name:expr, $help:literal) => {
+        Key {
+            name: $name,
+            value_name: $value_name,
+            help: $help,
+            set: |config, text| {
+                config.remote.$field = Some(value::text(text)?.to_owned());
+                Ok(())
+            },
+            show: |config| Some(config.remote.$field.as_ref()?.into()),
+        }
+    };
+}
+
+/// Several texts about the remote, with a comma between them.
+macro_rules! list {
+    ($name:literal, $field:ident, $value_name:expr, $help:literal) => {
+        Key {
+            name: $name,
+            value_name: $value_name,
+            help: $help,
+            set: |config, text| {
+                config.remote.$field = value::list(value::text(text)?);
+                Ok(())
+            },
+            show: |config| {
+                let list = config.remote.$field.join(",");
+                Some(list.into()).filter(|list: &OsString| !list.is_empty())
+            },
+        }
+    };
+}
+
+/// A time that is about the remote.
+macro_rules! span {
+    ($name:literal, $field:ident, $help:literal) => {
+        Key {
+            name: $name,
+            value_name: Some("TIME"),
+            help: $help,
+            set: |config, text| {
+                config.remote.$field = value::time(value::text(text)?)?;
+                Ok(())
+            },
+            show: |config| Some(value::show_time(config.remote.$field).into()),
+        }
+    };
+}
+
 /// Every option of a mount, in the order of the help.
-pub(crate) static KEYS: [Key; 29] = [
+pub(crate) static KEYS: [Key; 45] = [
     Key {
         name: BACKING,
         value_name: Some("DIR"),
@@ -295,6 +346,114 @@ pub(crate) static KEYS: [Key; 29] = [
         |this| value::show_word(this, &LATENCIES),
         Some("auto|off"),
         "Whether a CPU-latency request is held in bursts, where the daemon may"
+    ),
+    text!(
+        "remote",
+        url,
+        Some("URL"),
+        "Carry the cache to and from this remote (see `kidafs sync`)"
+    ),
+    text!(
+        "remote-namespace",
+        namespace,
+        Some("N"),
+        "The cache's name there"
+    ),
+    list!(
+        "remote-trust",
+        trust,
+        Some("KEY,…"),
+        "The keys whose packs are taken"
+    ),
+    Key {
+        name: "remote-sign-key",
+        value_name: Some("FILE"),
+        help: "The secret key that signs what is pushed; without one nothing is pushed",
+        set: |config, text| {
+            config.remote.sign_key = Some(value::from_here(text)?);
+            Ok(())
+        },
+        show: |config| Some(config.remote.sign_key.as_ref()?.clone().into_os_string()),
+    },
+    Key {
+        name: "remote-unsigned",
+        value_name: None,
+        help: "Take and make unsigned packs: whoever can write to the remote can then run code here",
+        set: |config, text| {
+            config.remote.unsigned = value::switch(value::text(text)?)?;
+            Ok(())
+        },
+        show: |config| Some(config.remote.unsigned.to_string().into()),
+    },
+    list!(
+        "remote-version-tag",
+        version_tags,
+        Some("TAG,…"),
+        "The versions that are taken; none: those in use"
+    ),
+    text!(
+        "remote-endpoint",
+        endpoint,
+        Some("URL"),
+        "The service's address, where it is not the provider's own"
+    ),
+    text!(
+        "remote-region",
+        region,
+        Some("R"),
+        "The region of an S3 bucket"
+    ),
+    Key {
+        name: "remote-path-style",
+        value_name: Some("BOOL"),
+        help: "The bucket's name in the path, not in the host's name",
+        set: |config, text| {
+            config.remote.path_style = Some(value::switch(value::text(text)?)?);
+            Ok(())
+        },
+        show: |config| Some(config.remote.path_style?.to_string().into()),
+    },
+    Key {
+        name: "remote-ca-file",
+        value_name: Some("FILE"),
+        help: "Certificates, as PEM, that are trusted beside the system's",
+        set: |config, text| {
+            config.remote.ca_file = Some(value::from_here(text)?);
+            Ok(())
+        },
+        show: |config| Some(config.remote.ca_file.as_ref()?.clone().into_os_string()),
+    },
+    span!(
+        "remote-timeout",
+        timeout,
+        "The longest that one request may take"
+    ),
+    span!(
+        "remote-connect-timeout",
+        connect_timeout,
+        "The longest that a connection may take to be made"
+    ),
+    Key {
+        name: "remote-expire",
+        value_name: Some("TIME"),
+        help: "How long the remote keeps what is pushed, or off; Redis only",
+        set: |config, text| {
+            config.remote.expire = value::age(value::text(text)?)?;
+            Ok(())
+        },
+        show: |config| Some(value::show_age(config.remote.expire).into()),
+    },
+    list!(
+        "remote-option",
+        further,
+        Some("KEY=VALUE,…"),
+        "Further options of the store, as its library calls them"
+    ),
+    span!("remote-interval", interval, "How often to pull"),
+    span!(
+        "remote-wait",
+        wait,
+        "How long the mount waits for the first pull"
     ),
     switch!(
         "supervise",

@@ -128,7 +128,7 @@ pub(crate) fn resolve(options: &MountOptions) -> Result<ResolvedConfig, OptionEr
 /// An [`OptionError`].
 #[cfg(feature = "remote")]
 pub(crate) fn remote() -> Result<crate::config::RemoteConfig, OptionError> {
-    Ok(crate::config::RemoteConfig::default())
+    Ok(resolve(&MountOptions::default())?.config.remote)
 }
 
 /// Reads a text as mount(8)'s options and as a configuration file, as far as a mount would. For those who try

@@ -121,6 +121,22 @@ fn every_layer_sets_every_option() {
         ("latency", "off"),
         ("supervise", "false"),
         ("log-file", "/var/log/kidafs.log"),
+        ("remote", "file:///packs"),
+        ("remote-namespace", "shop"),
+        ("remote-trust", "RWQx"),
+        ("remote-sign-key", "/etc/kidafs/ci.key"),
+        ("remote-unsigned", "true"),
+        ("remote-version-tag", "py314"),
+        ("remote-endpoint", "http://localhost:1"),
+        ("remote-region", "eu-central-1"),
+        ("remote-path-style", "true"),
+        ("remote-ca-file", "/etc/kidafs/ca.pem"),
+        ("remote-timeout", "5s"),
+        ("remote-connect-timeout", "1s"),
+        ("remote-expire", "30d"),
+        ("remote-option", "aws_skip_signature=true"),
+        ("remote-interval", "10s"),
+        ("remote-wait", "2s"),
     ];
     assert_eq!(values.len(), KEYS.len());
     let line: Vec<_> = values.iter().map(|(k, v)| format!("--{k}={v}")).collect();

@@ -60,6 +60,21 @@ pub(super) fn show_size(bytes: u64) -> String {
         )
 }
 
+/// Texts with a comma between them.
+pub(super) fn list(text: &str) -> Vec<String> {
+    let parts = text.split(',').map(str::trim);
+    parts
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A file's path from the root: whoever uses it runs elsewhere.
+pub(super) fn from_here(text: &OsStr) -> Result<std::path::PathBuf, Problem> {
+    std::path::absolute(text)
+        .map_err(|error| format!("cannot be made absolute ({error}); write it from /"))
+}
+
 /// A time. Zero may be written without a unit.
 pub(super) fn time(text: &str) -> Result<Duration, Problem> {
     humantime::parse_duration(text.trim()).map_err(|_| TIME_HELP.to_owned())

@@ -40,6 +40,8 @@ pub(super) struct Objects {
     is_http: bool,
     /// It has said that it is not.
     unlisted: AtomicBool,
+    /// Held while the index is changed: this process at least does not lose its own changes.
+    indexing: tokio::sync::Mutex<()>,
 }
 
 impl Objects {
@@ -55,6 +57,7 @@ impl Objects {
             prefix: prefix.join(namespace.as_str()).join(FOLDER),
             is_http: matches!(url.scheme(), "http" | "https"),
             unlisted: AtomicBool::new(false),
+            indexing: tokio::sync::Mutex::new(()),
         })
     }
 
@@ -174,6 +177,7 @@ impl Objects {
     /// Adds a name to the index. Two who do that at once can lose one of the names, so it is looked at again.
     async fn index(&self, name: &str) -> Result<(), Fault> {
         const ATTEMPTS: usize = 5;
+        let _indexing = self.indexing.lock().await;
         for _ in 0..ATTEMPTS {
             let mut names = self.read_index().await?.unwrap_or_default();
             if names.iter().any(|known| known == name) {
@@ -199,6 +203,7 @@ impl Objects {
             Err(error) => return Err(fault(&error)),
         }
         if self.unlisted.load(Ordering::Relaxed) && !name.ends_with(".body") {
+            let _indexing = self.indexing.lock().await;
             let mut names = self.read_index().await?.unwrap_or_default();
             let before = names.len();
             names.retain(|known| known != name);
