@@ -19,7 +19,7 @@
 //! | [`config`] | options with their defaults |
 //! | [`format`](mod@format) | entry framing, file names, marshal streams; no I/O |
 //! | [`layout`] | the private folder `.kidafs`: a name for each thing in it |
-//! | [`clock`] | the source of time |
+//! | [`clock`], [`stop`] | the source of time; whether the end of the service has begun |
 //! | [`bell`] | wakes a thread that waits for a time or for a call, whatever happens to the clocks |
 //! | [`locks`] | locks with ranks, whose order is checked |
 //!
@@ -41,6 +41,7 @@ pub mod locks;
 pub mod remote;
 pub mod server;
 pub mod stats;
+pub mod stop;
 pub mod tier;
 pub mod vfs;
 pub mod wakeup;

@@ -13,21 +13,27 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use fuser::{Session, SessionACL};
+use parking_lot::Mutex;
 
 use crate::clock::SystemClock;
 use crate::config::{Config, Latency, ResolvedConfig};
 use crate::daemon::backing::{self, Backing, BackingError, Sharing};
+use crate::daemon::farewell::Lost;
 use crate::daemon::mount::{self, MountError, MountOptions};
 use crate::daemon::role::Role;
 use crate::daemon::seal_key::{self, SealKeyError};
-use crate::daemon::serve::{self, Ended, ServeError, Service};
+use crate::daemon::serve::{self, Ended, Events, ServeError, Service};
 use crate::daemon::signals::{HangUp, Signals};
 use crate::daemon::start::Start;
 use crate::daemon::strict_path;
 use crate::fuse::{Adapter, Notifier};
+use crate::stop::Stop;
 use crate::vfs::{self, About, Notices, Vfs};
 use crate::wakeup::{Bursts, Readers};
 use told::Teller;
+
+/// How often it is looked whether the end has begun while everything is loaded.
+const WARM_STEP: Duration = Duration::from_millis(20);
 
 /// Why nothing is, or was, served. Each is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -122,9 +128,10 @@ pub fn serve(
         backing: backing.path().to_string_lossy().into_owned(),
         settings: settings(options),
         started: Instant::now(),
+        stop: Stop::default(),
     };
 
-    let start = Start::begin()?;
+    let mut start = Start::begin()?;
     let signals = Signals::install(HangUp::for_role(start.role()))?;
     // From here on this process must not name the mount point again. Mounted before the directory is read:
     // engines wait meanwhile, where they would else write what nobody saw.
@@ -140,6 +147,9 @@ pub fn serve(
             allow_other: config.allow_other,
         },
     )?;
+    let stop = about.stop.clone();
+    stop.with_end_of(device.try_clone()?);
+    let events = Events::listen(signals, stop.clone())?;
     let (notices, queue) = mpsc::channel();
     let mut opened = backing.opened()?;
     opened.seals = seals;
@@ -151,10 +161,16 @@ pub fn serve(
         about,
         None,
     );
-    let vfs = Arc::new(vfs.map_err(|source| ServerError::Read {
-        path: backing.path().to_owned(),
-        source,
-    })?);
+    let vfs = match vfs {
+        Ok(vfs) => Arc::new(vfs),
+        Err(_) if stop.has_begun() => return Ok(serve::end_before_it_began(mounted, &mut start)),
+        Err(source) => {
+            return Err(ServerError::Read {
+                path: backing.path().to_owned(),
+                source,
+            });
+        }
+    };
     let bursts = Bursts::new(
         device.try_clone()?,
         config.poll,
@@ -168,25 +184,24 @@ pub fn serve(
     let adapter = Adapter::new(Arc::clone(&vfs), Arc::clone(&bursts), Arc::clone(&readers))?;
     vfs.supplement(adapter.numbers());
     let kernel = adapter.kernel();
-    let session = Session::from_fd(adapter, device, SessionACL::All, session_options(&readers))
-        .map_err(ServerError::Session)?;
+    let session = Session::from_fd(adapter, device, SessionACL::All, session_options(&readers));
+    let session = match session {
+        Ok(session) => session,
+        Err(_) if stop.has_begun() => return Ok(serve::end_before_it_began(mounted, &mut start)),
+        Err(error) => return Err(ServerError::Session(error)),
+    };
     // Set once, here; nothing is committed before the session runs.
     let _ = kernel.set(session.notifier());
     let notifier = Notifier::start(session.notifier(), for_notices, queue)?;
     let workers = Workers::start(Arc::clone(&vfs))?;
     let teller = Teller::start(Arc::clone(&vfs), mount_point.display().to_string())?;
     if config.warm && Role::of_this_process() != Role::Background {
-        warm(&mount_point)?;
+        warm(&mount_point, &stop)?;
     }
-    let ended = serve::serve(
-        mounted,
-        start,
-        log,
-        signals,
-        move || session.run(),
-        &workers,
-    );
-    workers.stop();
+    let ended = serve::serve(mounted, start, log, events, move || session.run(), &workers);
+    if let Some(lost) = workers.lost() {
+        backing.leave_word(&lost);
+    }
     teller.stop();
     bursts.stop();
     readers.end();
@@ -201,8 +216,9 @@ pub fn serve(
 }
 
 /// Has another process read everything through the mount: this one must not. (`kidafs mount` does so itself
-/// when the daemon goes to the background.) Until the session answers, its first access waits.
-fn warm(mount_point: &Path) -> io::Result<()> {
+/// when the daemon goes to the background.) Until the session answers, its first access waits. It is killed when
+/// the end begins.
+fn warm(mount_point: &Path, stop: &Stop) -> io::Result<()> {
     let mut reader = Command::new("/proc/self/exe")
         .arg("warm")
         .arg("--")
@@ -210,11 +226,27 @@ fn warm(mount_point: &Path) -> io::Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()?;
+    let stop = stop.clone();
     let thread = std::thread::Builder::new().name("kidafs-warm".to_owned());
-    thread.spawn(move || match reader.wait() {
-        Ok(status) if status.success() => {}
-        Ok(status) => log::warn!("not everything was loaded: {status}"),
-        Err(error) => log::warn!("not everything was loaded: {error}"),
+    thread.spawn(move || {
+        let ended = loop {
+            match reader.try_wait() {
+                Ok(None) if stop.has_begun() => {
+                    let _ = reader.kill();
+                    return reader.wait().map(|_| ());
+                }
+                // It ends when it ends; the daemon's end cannot be waited for together with it.
+                Ok(None) => std::thread::sleep(WARM_STEP),
+                Ok(Some(status)) => break Ok(status),
+                Err(error) => break Err(error),
+            }
+        };
+        match ended {
+            Ok(status) if status.success() => {}
+            Ok(status) => log::warn!("not everything was loaded: {status}"),
+            Err(error) => log::warn!("not everything was loaded: {error}"),
+        }
+        Ok(())
     })?;
     Ok(())
 }
@@ -247,14 +279,14 @@ fn settings(options: &ResolvedConfig) -> String {
 /// The threads beside the session's own.
 struct Workers {
     vfs: Arc<Vfs>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Workers {
     fn start(vfs: Arc<Vfs>) -> io::Result<Self> {
-        let mut workers = Self {
+        let workers = Self {
             vfs,
-            threads: Vec::new(),
+            threads: Mutex::default(),
         };
         workers.spawn("kidafs-persist", Vfs::run_persister)?;
         workers.vfs.look_at_sources()?;
@@ -262,21 +294,16 @@ impl Workers {
         Ok(workers)
     }
 
-    fn spawn(&mut self, name: &str, run: fn(&Vfs)) -> io::Result<()> {
+    fn spawn(&self, name: &str, run: fn(&Vfs)) -> io::Result<()> {
         let vfs = Arc::clone(&self.vfs);
         let thread = std::thread::Builder::new().name(name.to_owned());
-        self.threads.push(thread.spawn(move || run(&vfs))?);
+        self.threads.lock().push(thread.spawn(move || run(&vfs))?);
         Ok(())
     }
 
-    fn stop(self) {
-        self.vfs.stop_persister();
-        self.vfs.sweeper().stop();
-        for thread in self.threads {
-            if thread.join().is_err() {
-                log::error!("a thread panicked");
-            }
-        }
+    /// What could not be written; to be asked once the service has ended.
+    fn lost(&self) -> Option<Lost> {
+        Lost::of(&self.vfs.unwritten())
     }
 }
 
@@ -285,13 +312,21 @@ impl Service for Workers {
         self.vfs.sweeper().ask();
     }
 
+    fn stop(&self) {
+        self.vfs.stop();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread panicked");
+            }
+        }
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.vfs.note_use(Duration::ZERO);
-        match self.vfs.persist_all().failed {
-            0 => Ok(()),
-            failed => Err(io::Error::other(format!(
-                "{failed} files written in place are lost"
-            ))),
+        self.vfs.persist_all();
+        match self.lost() {
+            None => Ok(()),
+            Some(lost) => Err(io::Error::other(format!("{lost} are lost"))),
         }
     }
 }

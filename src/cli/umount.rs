@@ -1,5 +1,6 @@
 //! `kidafs umount`.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +9,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Outcome, Output, list, print};
-use crate::daemon::unmount::{self, Unmounted};
+use crate::daemon::unmount::{self, Limits, UnmountError, Unmounted};
+
+/// Says to this program, run anew by itself, that the daemon does not answer.
+const UNASKED: &str = "KIDAFS_UMOUNT_UNASKED";
+
+/// How long a daemon may take to end, if nothing else is said.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Write everything, unmount, and wait for the daemon to end
 #[derive(Args)]
@@ -25,9 +32,9 @@ pub(super) struct Umount {
     #[arg(long)]
     lazy: bool,
 
-    /// How long to wait for the daemon
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::print::duration)]
-    timeout: Duration,
+    /// How long to wait for files to be closed [default: 2s], and for the daemon to end [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
 
     /// Print JSON
     #[arg(long)]
@@ -56,7 +63,7 @@ impl Umount {
     }
 
     fn end(&self, out: Output<'_>, dir: &Path) -> anyhow::Result<()> {
-        let (word, note) = match unmount::unmount(dir, self.lazy, self.timeout)? {
+        let (word, note) = match self.unmount(dir)? {
             Unmounted::Ended => ("ended", None),
             Unmounted::NotWaited => (
                 "not-waited",
@@ -74,6 +81,30 @@ impl Umount {
             writeln!(out, "{} is unmounted; {note}", dir.display())?;
         }
         Ok(())
+    }
+
+    fn unmount(&self, dir: &Path) -> Result<Unmounted, UnmountError> {
+        let limits = match self.timeout {
+            Some(time) => Limits {
+                busy: time,
+                end: time,
+            },
+            None => LIMIT.into(),
+        };
+        if std::env::var_os(UNASKED).is_some() {
+            return unmount::unmount_unasked(dir, limits);
+        }
+        match unmount::unmount(dir, self.lazy, limits) {
+            // The thread that waits for its answer keeps the mount busy, until this process runs a program anew.
+            Err(silent @ UnmountError::Silent { .. }) if self.dirs.len() == 1 => {
+                let mut again = std::process::Command::new("/proc/self/exe");
+                again.args(std::env::args_os().skip(1)).env(UNASKED, "1");
+                let error = again.exec();
+                log::debug!("not run anew: {error}");
+                Err(silent)
+            }
+            result => result,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::target::Target;
 use super::{Outcome, Output, listing, print};
+use crate::daemon::mountpoint;
 
 /// Load every entry into memory and into the kernel's caches
 #[derive(Args)]
@@ -65,7 +66,12 @@ pub(super) fn warm_mount(dir: &Path) -> anyhow::Result<()> {
 
 fn warm(dir: &Path) -> anyhow::Result<Warmed> {
     let mut warmed = Warmed::default();
+    let mount = mountpoint::id_of(dir);
     for found in listing::files(dir)? {
+        // Unmounted meanwhile: there is nothing left to load.
+        if mountpoint::id_of(dir) != mount {
+            break;
+        }
         let path = dir.join(&found.path);
         match read(&path) {
             Ok(count) => {

@@ -14,6 +14,8 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Uid
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use super::elsewhere::{self, Elsewhere};
+use super::farewell::{self, Lost};
 use super::{mountpoint, strict_path};
 use crate::layout::{LOCK, PID, PRIVATE_DIR, STATS_JSON};
 use crate::tier::private::{self, Opened, Private, PrivateError};
@@ -108,6 +110,19 @@ pub enum BackingError {
         path: PathBuf,
         /// The other daemon, unless it has only just begun.
         pid: Option<Pid>,
+    },
+    /// Another daemon serves it, for a copy of its mount in another place.
+    #[error(
+        "{} is in use as a backing directory by another kidafs (process {pid}), which lives on elsewhere: {place}",
+        path.display()
+    )]
+    LockedElsewhere {
+        /// The directory.
+        path: PathBuf,
+        /// The other daemon.
+        pid: Pid,
+        /// Where its mount is.
+        place: Elsewhere,
     },
     /// It is a file.
     #[error("{} is not a directory: name a directory", path.display())]
@@ -216,8 +231,8 @@ pub struct Backing {
     workshop: Option<Private>,
     leaves_plain: bool,
     trust_group: bool,
-    /// Held, not used: the lock ends when the last descriptor of this opening is closed.
-    _lock: Option<File>,
+    /// The lock ends when the last descriptor of this opening is closed.
+    lock: Option<File>,
 }
 
 impl Backing {
@@ -248,7 +263,7 @@ impl Backing {
             workshop: None,
             leaves_plain: false,
             trust_group: sharing.trust_group,
-            _lock: None,
+            lock: None,
         };
         match backing.lock(sharing.read_only) {
             Err(BackingError::ReadOnly { .. }) if sharing.read_only => Ok(backing),
@@ -279,7 +294,7 @@ impl Backing {
             self.workshop = Some(Private::open(root, folder.as_fd()).map_err(failed)?);
         }
         self.private = Some(folder);
-        self._lock = Some(lock);
+        self.lock = Some(lock);
         Ok(())
     }
 
@@ -310,6 +325,16 @@ impl Backing {
     /// Its private folder; `None` on a read-only filesystem that has none.
     pub fn private(&self) -> Option<BorrowedFd<'_>> {
         self.private.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Leaves word of what could not be written, for the command that ends this daemon.
+    pub fn leave_word(&mut self, lost: &Lost) {
+        self.leaves_plain = false;
+        if let Some(lock) = &self.lock
+            && let Err(error) = farewell::leave(lock, lost)
+        {
+            log::warn!("whoever ended this daemon will not be told what is lost: {error}");
+        }
     }
 
     /// The path by which it was opened, for messages. Once it is mounted over, the path leads
@@ -373,7 +398,7 @@ fn is_kidafs(directory: BorrowedFd<'_>) -> bool {
 impl Drop for Backing {
     fn drop(&mut self) {
         if self.leaves_plain
-            && let (Some(folder), Some(_)) = (&self.private, &self._lock)
+            && let (Some(folder), Some(_)) = (&self.private, &self.lock)
         {
             private::remove(self.directory.as_fd(), folder.as_fd());
         }
@@ -406,10 +431,7 @@ fn lock(path: &Path, private: BorrowedFd<'_>) -> Result<File, BackingError> {
             Ok(()) => {}
             Err(Errno::INTR) => continue,
             Err(Errno::WOULDBLOCK) => {
-                return Err(BackingError::Locked {
-                    path: path.to_owned(),
-                    pid: mountpoint::parse_pid(&mut file),
-                });
+                return Err(locked(path, mountpoint::parse_pid(&mut file)));
             }
             Err(errno) => return Err(error(errno)),
         }
@@ -435,6 +457,23 @@ fn give_away(private: BorrowedFd<'_>, file: &File, held: &Stat) -> rustix::io::R
     }
     let (uid, gid) = (Uid::from_raw(folder.st_uid), Gid::from_raw(folder.st_gid));
     rustix::fs::fchown(file, Some(uid), Some(gid))
+}
+
+/// Another daemon holds the lock. If nothing is mounted on the directory here, a copy of its mount elsewhere may
+/// be what keeps that daemon.
+fn locked(path: &Path, pid: Option<Pid>) -> BackingError {
+    let place = elsewhere::find(|mount| mount.is_kidafs() && mount.mount_point == path);
+    match (pid, place) {
+        (Some(pid), Some(place)) if place.process.is_some() => BackingError::LockedElsewhere {
+            path: path.to_owned(),
+            pid,
+            place,
+        },
+        _ => BackingError::Locked {
+            path: path.to_owned(),
+            pid,
+        },
+    }
 }
 
 fn write_pid(file: &mut File) -> io::Result<()> {

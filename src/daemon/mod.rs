@@ -14,6 +14,7 @@
 //! |---|---|
 //! | [`mountinfo`], [`mountpoint`] | what is mounted; what is at a directory, without hanging on it |
 //! | [`mount`], [`unmount`] | mount(2) or `fusermount3`, and back |
+//! | [`elsewhere`], [`farewell`] | in which other namespaces a mount lives on; what is lost at an end |
 //! | [`backing`] | the backing directory: who may have written it, and who serves it |
 //! | [`strict_path`] | the way to it, for root |
 //! | [`seal_key`] | the key without whose seal nothing is served |
@@ -25,6 +26,8 @@
 
 pub mod backing;
 pub mod companion;
+pub mod elsewhere;
+pub mod farewell;
 mod fusermount;
 pub mod inherited;
 mod kernel;

@@ -423,6 +423,11 @@ impl Mounted {
         self.device.1
     }
 
+    /// Whether a line of a table of mounts is of the same filesystem, in whichever namespace.
+    pub(super) fn is_same(&self, mount: &Mount) -> bool {
+        mount.is_kidafs() && mount.device == self.device
+    }
+
     /// The mount as it is now, wherever it was moved, and whether it is on top there; `None` once it
     /// is unmounted or detached, and also if its connection is aborted.
     /// Reads the table of mounts only, and so can be called by the daemon that serves it.

@@ -124,12 +124,7 @@ pub fn inspect_within(dir: &Path, limit: Duration) -> Result<Mountpoint, Inspect
         }
         Err(errno) => return Err(InspectError::new(dir, errno)),
     };
-    let path = path_of(fd.as_fd()).map_err(io_error)?;
-    let id = mount_id(fd.as_fd()).map_err(|errno| io_error(errno.into()))?;
-    let mount = mountinfo::read()
-        .map_err(io_error)?
-        .into_iter()
-        .find(|mount| mount.id == id && mount.mount_point == path);
+    let (path, mount) = mount_at(dir, &fd)?;
     let state = match mount {
         Some(mount) if mount.is_fuse() => match ask(fd, limit) {
             Answer::Dead => State::Dead(mount),
@@ -140,6 +135,29 @@ pub fn inspect_within(dir: &Path, limit: Duration) -> Result<Mountpoint, Inspect
         _ => State::Directory,
     };
     Ok(Mountpoint { path, state })
+}
+
+/// What is mounted on `dir`, whatever it is, with `dir`'s own path; its daemon is not asked.
+///
+/// # Errors
+/// As [`inspect`].
+pub(super) fn mount_on(dir: &Path) -> Result<(PathBuf, Option<Mount>), InspectError> {
+    let fd = open_path(dir).map_err(|errno| InspectError::new(dir, errno))?;
+    mount_at(dir, &fd)
+}
+
+fn mount_at(dir: &Path, fd: &OwnedFd) -> Result<(PathBuf, Option<Mount>), InspectError> {
+    let io_error = |source| InspectError::Io {
+        path: dir.to_owned(),
+        source,
+    };
+    let path = path_of(fd.as_fd()).map_err(io_error)?;
+    let id = mount_id(fd.as_fd()).map_err(|errno| io_error(errno.into()))?;
+    let mount = mountinfo::read()
+        .map_err(io_error)?
+        .into_iter()
+        .find(|mount| mount.id == id && mount.mount_point == path);
+    Ok((path, mount))
 }
 
 /// Opens a directory as a mere place in the tree: no message to a FUSE daemon that serves it, but,
@@ -166,6 +184,11 @@ pub(super) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
         // Linux before 5.8.
         Err(Errno::NOSYS)
     }
+}
+
+/// The number of the mount on which `dir` is, told without asking its daemon; `None` if it cannot be told.
+pub fn id_of(dir: &Path) -> Option<u64> {
+    mount_id(open_path(dir).ok()?.as_fd()).ok()
 }
 
 /// The path of an open directory, as the kernel knows it now.
@@ -216,10 +239,15 @@ fn read_pid(root: BorrowedFd<'_>) -> Option<Pid> {
     parse_pid(File::from(file))
 }
 
-/// A process id in decimal, white space around it; `None` if it is anything else.
+/// A process id in decimal, on the first line; `None` if it is anything else.
 pub(super) fn parse_pid(file: impl Read) -> Option<Pid> {
-    let mut text = String::new();
-    file.take(32).read_to_string(&mut text).ok()?;
-    let number: u32 = text.trim().parse().ok()?;
+    let mut head = Vec::new();
+    file.take(32).read_to_end(&mut head).ok()?;
+    let number: u32 = String::from_utf8_lossy(&head)
+        .lines()
+        .next()?
+        .trim()
+        .parse()
+        .ok()?;
     Pid::from_raw(i32::try_from(number).ok()?)
 }

@@ -3,27 +3,40 @@
 //! It ends in one of four ways:
 //!
 //! - somebody else unmounts: the kernel ends the session;
-//! - SIGTERM or SIGINT: the daemon unmounts, and the kernel ends the session;
+//! - SIGTERM or SIGINT: the daemon unmounts, and the kernel ends the session. That a file is open for
+//!   just a moment does not count ([`BUSY_MOMENT`]);
 //! - the same while files are open: the mount is detached, so that new look-ups see the backing
 //!   directory, and open files are served until they are closed, for [`BUSY_LIMIT`] at most; then,
 //!   or at a second signal, the connection is aborted and they fail with ENOTCONN;
 //! - the session fails: the mount, now dead, is detached, and the backing directory seen.
 //!
-//! In each of them everything accepted is written before the process ends.
+//! In each of them what takes long stops at once, and everything accepted is written before the process ends.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::elsewhere;
 use super::mount::Mounted;
-use super::signals::{Request, Signals};
+use super::signals::{Listening, Request, Signals};
 use super::start::Start;
 use super::unmount::UnmountError;
+use crate::stop::Stop;
 
 /// How long open files keep a daemon that was told to end. Shorter than the ten seconds that
 /// `docker stop` waits.
 pub const BUSY_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a daemon that was told to end tries to unmount while files are open: nearly all are for less.
+pub const BUSY_MOMENT: Duration = Duration::from_millis(300);
+
+/// How often it tries meanwhile: no event tells that the last file was closed.
+const BUSY_STEP: Duration = Duration::from_millis(10);
+
+/// How long the session may take to end once nothing is mounted here any more. If it has not by then, it is
+/// looked for what keeps it.
+const END_MOMENT: Duration = Duration::from_millis(500);
 
 /// How long an aborted session may take to notice.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
@@ -32,6 +45,10 @@ const ABORT_LIMIT: Duration = Duration::from_secs(1);
 pub trait Service {
     /// Runs the evictor soon; returns at once. Called on SIGUSR1.
     fn sweep(&self);
+
+    /// Ends what runs beside the session, and returns when it has ended: nothing is removed any more. Called
+    /// once, as soon as nothing is mounted any more.
+    fn stop(&self) {}
 
     /// Writes everything that was accepted. Called once, last; if the session had to be abandoned
     /// requests may still be coming in.
@@ -68,9 +85,49 @@ pub enum ServeError {
 }
 
 /// What can happen meanwhile.
+#[derive(Debug)]
 enum Event {
     Request(Request),
     SessionEnded(io::Result<()>),
+}
+
+/// What happens to a daemon, in its order, from the moment on at which signals are listened to.
+#[derive(Debug)]
+pub struct Events {
+    sender: mpsc::Sender<Event>,
+    receiver: Receiver<Event>,
+    _listening: Listening,
+}
+
+impl Events {
+    /// Begins to listen to signals. One that asks for the end begins `stop` at once, also before
+    /// [`serve`] is called: whatever is done until then is to look at that.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn listen(signals: Signals, stop: Stop) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel();
+        let from_signals = sender.clone();
+        let listening = signals.listen(move |request| {
+            if request == Request::End {
+                stop.begin();
+            }
+            // The receiver is gone only when the service has ended.
+            let _ = from_signals.send(Event::Request(request));
+        })?;
+        Ok(Self {
+            sender,
+            receiver,
+            _listening: listening,
+        })
+    }
+}
+
+/// The end, before anything was served: it was asked for while the daemon was getting ready.
+pub fn end_before_it_began(mounted: Mounted, start: &mut Start) -> Ended {
+    start.stopping();
+    drop(mounted);
+    Ended::Cleanly
 }
 
 /// Runs `session` (fuser's `Session::run`) in a thread of its own until the mount's end, reports
@@ -85,18 +142,11 @@ pub fn serve(
     mounted: Mounted,
     mut start: Start,
     log: Option<std::fs::File>,
-    signals: Signals,
+    events: Events,
     session: impl FnOnce() -> io::Result<()> + Send + 'static,
     service: &impl Service,
 ) -> Result<Ended, ServeError> {
-    let (sender, events) = mpsc::channel();
-    let from_session = sender.clone();
-    let _listening = signals
-        .listen(move |request| {
-            // The receiver is gone only when the service has ended.
-            let _ = sender.send(Event::Request(request));
-        })
-        .map_err(ServeError::Begin)?;
+    let from_session = events.sender.clone();
     std::thread::Builder::new()
         .name("kidafs-session".to_owned())
         .spawn(move || {
@@ -109,16 +159,17 @@ pub fn serve(
     let result = match start.ready(log) {
         Ok(()) => {
             log::info!(target: super::EVENTS, "{} is served", mounted.path().display());
-            until_end(&mounted, &mut start, &events, service)
+            until_end(&mounted, &mut start, &events.receiver, service)
         }
         Err(error) => {
-            let _ = end(&mounted, &mut start, &events, service);
+            let _ = end(&mounted, &mut start, &events.receiver, service);
             Err(ServeError::StarterGone(error))
         }
     };
     let ended = mounted.path().to_owned();
     // As a rule it is unmounted by now; what is left of it, dead, would be in the engine's way.
     drop(mounted);
+    service.stop();
     let flushed = service.flush().map_err(ServeError::Flush);
     log::info!(target: super::EVENTS, "{} is served no more", ended.display());
     // The first failure is the one that is told; the other one is logged.
@@ -167,55 +218,94 @@ fn end(
     service: &impl Service,
 ) -> Result<Ended, ServeError> {
     start.stopping();
-    let busy = match mounted.unmount() {
-        Ok(()) => false,
+    let (gone_before, in_use) = match unmount_soon(mounted) {
+        Ok(()) => (false, false),
         // Unmounted by somebody, or detached by somebody while files are open.
-        Err(UnmountError::NotMounted { .. }) => true,
+        Err(UnmountError::NotMounted { .. }) => (true, false),
         Err(problem) => {
             log::info!("{problem}");
             if let Err(problem) = mounted.detach() {
                 log::warn!("{problem}");
             }
-            true
+            (false, true)
         }
     };
     // A second signal is impatience with open files. Where there are none it is an echo: a death
     // signal is sent for each thread of the starter, a terminal's to each of a group.
-    if let Some(result) = session_end(events, service, BUSY_LIMIT, busy) {
+    let signal_counts = gone_before || in_use;
+    let mut waited = await_end(events, service, END_MOMENT, signal_counts);
+    let mut place = None;
+    if matches!(waited, Waited::InVain) {
+        place = elsewhere::find(|mount| mounted.is_same(mount));
+        // A copy elsewhere goes by itself as seldom as its namespace does: it is not waited for, but files are.
+        if in_use || place.is_none() {
+            waited = await_end(events, service, BUSY_LIMIT - END_MOMENT, signal_counts);
+        }
+    }
+    if let Waited::Ended(result) = waited {
         return result.map(|()| Ended::Cleanly).map_err(ServeError::Session);
     }
-    log::warn!(
-        "files are still open in {}; they fail from now on",
-        mounted.path().display()
-    );
+    match place {
+        Some(place) => log::warn!(
+            "{} is unmounted, but lives on elsewhere, where it fails from now on; {place}",
+            mounted.path().display()
+        ),
+        None => log::warn!(
+            "files are still open in {}; they fail from now on",
+            mounted.path().display()
+        ),
+    }
     if let Err(error) = abort(mounted.connection()) {
         // The kernel does it as well when the process ends and its descriptor is closed.
         log::debug!("cannot abort the connection: {error}");
         return Ok(Ended::Aborted);
     }
     // It fails with ECONNABORTED; that is what was asked for.
-    let _ = session_end(events, service, ABORT_LIMIT, false);
+    let _ = await_end(events, service, ABORT_LIMIT, false);
     Ok(Ended::Aborted)
 }
 
-/// Waits for the session to end; `None` if it has not within `limit`, or by a second signal if
-/// that counts.
-fn session_end(
+/// Unmounts; while it is in use, for a moment only.
+fn unmount_soon(mounted: &Mounted) -> Result<(), UnmountError> {
+    let deadline = Instant::now() + BUSY_MOMENT;
+    loop {
+        match mounted.unmount() {
+            Err(UnmountError::Busy { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(BUSY_STEP);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// What came of waiting for the session's end.
+enum Waited {
+    Ended(io::Result<()>),
+    /// A second signal came first.
+    Impatience,
+    /// It goes on.
+    InVain,
+}
+
+/// Waits for the session to end, within `limit`, or until a second signal comes if that counts.
+fn await_end(
     events: &Receiver<Event>,
     service: &impl Service,
     limit: Duration,
     signal_counts: bool,
-) -> Option<io::Result<()>> {
+) -> Waited {
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match events.recv_timeout(left) {
-            Ok(Event::SessionEnded(result)) => return Some(result),
+            Ok(Event::SessionEnded(result)) => return Waited::Ended(result),
             Ok(Event::Request(Request::Sweep)) => service.sweep(),
             Ok(Event::Request(Request::Reopened)) => {}
-            Ok(Event::Request(Request::End)) if signal_counts => return None,
+            Ok(Event::Request(Request::End)) if signal_counts => return Waited::Impatience,
             Ok(Event::Request(Request::End)) => {}
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                return Waited::InVain;
+            }
         }
     }
 }

@@ -67,6 +67,9 @@ pub enum StartError {
     /// The same, and this is what it said.
     #[error("{0}")]
     Refused(String),
+    /// It was told to end, or unmounted, before its mount answered.
+    #[error("the daemon was ended before its mount answered, so nothing is served")]
+    Ended,
     /// It was killed before its mount answered.
     #[error(
         "the daemon was killed by signal {0} before its mount answered: see `dmesg` if nobody did it"
@@ -82,6 +85,7 @@ impl StartError {
     pub(super) fn of(status: ExitStatus) -> Self {
         match status.signal() {
             Some(signal) => Self::Killed(signal),
+            None if status.success() => Self::Ended,
             None => Self::Failed(status),
         }
     }

@@ -2,16 +2,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags};
 
+use super::elsewhere::{self, Elsewhere};
+use super::farewell::{self, Lost};
 use super::fusermount::{self, HelperError};
 use super::mountinfo::Mount;
 use super::mountpoint::{self, InspectError, State};
+use crate::layout::{LOCK, PRIVATE_DIR};
 
 /// Why a mount is still there, or its daemon.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,41 @@ pub enum UnmountError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// It is unmounted here, but mounted somewhere else as well, so its daemon goes on.
+    #[error(
+        "{} is unmounted, but its daemon (process {pid}) goes on, for {place}; `kill {pid}` ends the daemon all the same",
+        path.display()
+    )]
+    Elsewhere {
+        /// The directory.
+        path: PathBuf,
+        /// The daemon.
+        pid: Pid,
+        /// Where else it is.
+        place: Elsewhere,
+    },
+    /// It is unmounted, but its daemon is stopped (SIGSTOP, Ctrl-Z).
+    #[error(
+        "{} is unmounted, but its daemon (process {pid}) is stopped and can write nothing: run `kill -CONT {pid}`",
+        path.display()
+    )]
+    Stopped {
+        /// The directory.
+        path: PathBuf,
+        /// The daemon.
+        pid: Pid,
+    },
+    /// It is unmounted and its daemon has ended, but not everything could be written.
+    #[error(
+        "{} is unmounted, but {lost} could not be written to the backing directory and are lost: see whether the disk is full",
+        path.display()
+    )]
+    Lost {
+        /// The directory.
+        path: PathBuf,
+        /// What is lost.
+        lost: Lost,
+    },
     /// Anything else.
     #[error("cannot unmount {}: {source}", path.display())]
     Io {
@@ -83,6 +121,16 @@ pub enum UnmountError {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+impl From<Duration> for Limits {
+    /// Waits for the daemon for as long, and for files to be closed for [`BUSY_LIMIT`] of that.
+    fn from(end: Duration) -> Self {
+        Self {
+            busy: end.min(BUSY_LIMIT),
+            end,
+        }
+    }
 }
 
 /// How a directory was unmounted.
@@ -98,27 +146,59 @@ pub enum Unmounted {
     Dead,
 }
 
-/// Unmounts the kidafs on `dir` and waits for its daemon to end, for `limit` at most. With `lazy`
+/// How long a mount that is in use is tried again, unless it is said otherwise: nearly every file is open for less.
+pub const BUSY_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often: no event tells that the last file was closed.
+const BUSY_STEP: Duration = Duration::from_millis(20);
+
+/// How long a daemon may take to answer before its mount is unmounted without asking it more.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a daemon may take to end before it is looked for what keeps it, and how often that is done.
+const END_MOMENT: Duration = Duration::from_millis(400);
+
+/// How often a copy of the mount must have been found before to be the reason: a container that is just being
+/// started has one for a moment.
+const FOUND: u32 = 2;
+
+/// How long a command waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// For files to be closed.
+    pub busy: Duration,
+    /// For the daemon to end.
+    pub end: Duration,
+}
+
+/// Unmounts the kidafs on `dir` and waits for its daemon to end. With `lazy`
 /// a mount that is in use, or does not answer, is detached, and not waited for; one that does not answer is
 /// aborted as well, so that the programs that wait for it get an error.
 ///
 /// # Errors
-/// Each with one sentence that says what to do.
-pub fn unmount(dir: &Path, lazy: bool, limit: Duration) -> Result<Unmounted, UnmountError> {
-    let found = mountpoint::inspect(dir)?;
+/// Each with one sentence that says what to do. [`UnmountError::Silent`]: its daemon has not answered, and a thread
+/// of this process still waits for it; [`unmount_unasked`] from another process may help.
+pub fn unmount(
+    dir: &Path,
+    lazy: bool,
+    limits: impl Into<Limits>,
+) -> Result<Unmounted, UnmountError> {
+    let limits = limits.into();
+    let found = mountpoint::inspect_within(dir, ANSWER_LIMIT)?;
     let path = found.path;
     match found.state {
         State::Live { mount, pid } if mount.is_kidafs() => {
             // Opened before the unmount, so that it names this daemon and no later process.
             let daemon = pid.and_then(|pid| Some((pid, open_process(pid)?)));
-            match plain(&path) {
+            let busy = if lazy { Duration::ZERO } else { limits.busy };
+            match plain_within(&path, busy) {
                 Err(UnmountError::Busy { .. }) if lazy => {
                     return detach(&path).map(|()| Unmounted::Detached);
                 }
                 result => result?,
             }
             match daemon {
-                Some((pid, process)) => wait(&path, pid, &process, limit),
+                Some((pid, process)) => wait(&path, &mount, pid, &process, limits.end),
                 None => Ok(Unmounted::NotWaited),
             }
         }
@@ -136,31 +216,104 @@ pub fn unmount(dir: &Path, lazy: bool, limit: Duration) -> Result<Unmounted, Unm
     }
 }
 
+/// As [`unmount`], but the daemon is not asked: it may be reading its directory in, or be stopped. Whether it has
+/// ended is told by its lock on the backing directory.
+///
+/// # Errors
+/// As [`unmount`]; [`UnmountError::Silent`] if the mount is in use as well, as by those that wait for an answer.
+pub fn unmount_unasked(dir: &Path, limits: Limits) -> Result<Unmounted, UnmountError> {
+    let (path, mount) = mountpoint::mount_on(dir)?;
+    let Some(mount) = mount.filter(Mount::is_kidafs) else {
+        return Err(UnmountError::NotMounted { path });
+    };
+    plain_within(&path, limits.busy).map_err(|error| match error {
+        UnmountError::Busy { path } => UnmountError::Silent { path },
+        error => error,
+    })?;
+    let lock = backing_of(&path, &mount).join(PRIVATE_DIR).join(LOCK);
+    // Without a lock (read-only) nothing is written that would have to be waited for.
+    let pid = std::fs::File::open(lock)
+        .ok()
+        .and_then(mountpoint::parse_pid);
+    match pid.and_then(|pid| Some((pid, open_process(pid)?))) {
+        Some((pid, process)) => wait(&path, &mount, pid, &process, limits.end),
+        None => Ok(Unmounted::Ended),
+    }
+}
+
+/// Where the entries are, once nothing is mounted there any more.
+fn backing_of<'a>(path: &'a Path, mount: &'a Mount) -> &'a Path {
+    let source = Path::new(&mount.source);
+    if source.is_absolute() { source } else { path }
+}
+
 fn open_process(pid: Pid) -> Option<std::os::fd::OwnedFd> {
     rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
-/// Waits until the process has ended; its descriptor then becomes readable.
+fn plain_within(path: &Path, busy: Duration) -> Result<(), UnmountError> {
+    let deadline = Instant::now() + busy;
+    loop {
+        match plain(path) {
+            Err(UnmountError::Busy { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(BUSY_STEP);
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Waits until the daemon has ended, unless something is found that keeps it.
 fn wait(
     path: &Path,
+    mount: &Mount,
     pid: Pid,
     process: &std::os::fd::OwnedFd,
     limit: Duration,
 ) -> Result<Unmounted, UnmountError> {
-    let end = std::time::Instant::now() + limit;
+    let path = path.to_owned();
+    let deadline = Instant::now() + limit;
+    let mut found_before = 0;
     loop {
-        let left = end.saturating_duration_since(std::time::Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
+        if has_ended(&path, process, left.min(END_MOMENT))? {
+            break;
+        }
+        if is_stopped(pid) {
+            return Err(UnmountError::Stopped { path, pid });
+        }
+        let same = |other: &Mount| other.is_kidafs() && other.device == mount.device;
+        match elsewhere::find(same) {
+            Some(place) if found_before >= FOUND => {
+                return Err(UnmountError::Elsewhere { path, pid, place });
+            }
+            Some(_) => found_before += 1,
+            None => found_before = 0,
+        }
+        if left.is_zero() {
+            let waited = limit;
+            return Err(UnmountError::StillRunning { path, pid, waited });
+        }
+    }
+    match farewell::read(backing_of(&path, mount), pid) {
+        Some(lost) => Err(UnmountError::Lost { path, lost }),
+        None => Ok(Unmounted::Ended),
+    }
+}
+
+/// Whether the process ends within `limit`; its descriptor then becomes readable.
+fn has_ended(
+    path: &Path,
+    process: &std::os::fd::OwnedFd,
+    limit: Duration,
+) -> Result<bool, UnmountError> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).ok();
         let mut events = [PollFd::new(process, PollFlags::IN)];
         match rustix::event::poll(&mut events, timeout.as_ref()) {
-            Ok(0) => {
-                return Err(UnmountError::StillRunning {
-                    path: path.to_owned(),
-                    pid,
-                    waited: limit,
-                });
-            }
-            Ok(_) => return Ok(Unmounted::Ended),
+            Ok(ended) => return Ok(ended > 0),
             Err(Errno::INTR) => {}
             Err(errno) => {
                 return Err(UnmountError::Io {
@@ -170,6 +323,14 @@ fn wait(
             }
         }
     }
+}
+
+/// Whether a process is stopped by a signal (proc_pid_stat(5), the state after the name in parentheses).
+fn is_stopped(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ")
+        .next()
+        .is_some_and(|rest| rest.starts_with(['T', 't']))
 }
 
 /// Ends the connection of a mount that does not answer, as far as this user may.

@@ -26,6 +26,7 @@ use super::private::{self, Opened, Private};
 use super::quarantine::Quarantine;
 use super::seal::Keyring;
 use super::target::{Known, Target, Thing};
+use crate::stop::Stop;
 
 /// What the disk tier is about to do; see [`Faults`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -211,12 +212,16 @@ impl DiskTier {
         dir.child(&found.name, found.id)
     }
 
-    /// Everything in `dir`. A name that vanishes meanwhile is left out, and one that cannot be looked at.
-    pub fn list(&self, dir: &Directory) -> Result<Vec<Found>> {
+    /// Everything in `dir`. A name that vanishes meanwhile is left out, and one that cannot be looked at. EINTR once
+    /// `stop` has begun.
+    pub fn list(&self, dir: &Directory, stop: &Stop) -> Result<Vec<Found>> {
         self.step(Step::Read)?;
         let fd = self.all.get(dir)?;
         let mut list = Vec::new();
         for name in self.all.opening(|| private::names(&*fd))? {
+            if stop.has_begun() {
+                return Err(Errno::INTR);
+            }
             match self.find_in(&fd, &name) {
                 Ok(one) => list.push(one),
                 Err(Errno::NOENT) => {}

@@ -62,6 +62,9 @@ pub enum Error {
     /// Content that could not be kept readable when its name went.
     #[error("the file was replaced or evicted and could not be kept readable")]
     Lost,
+    /// The service ends before this was done.
+    #[error("the end of the service has begun")]
+    Ended,
     /// Content that does not match its digest.
     #[error("the content does not match its digest")]
     Corrupt,
@@ -120,6 +123,7 @@ impl Error {
             Self::NoAttribute => Errno::NODATA,
             Self::UnsupportedAttribute => Errno::OPNOTSUPP,
             Self::WouldWait => Errno::AGAIN,
+            Self::Ended => Errno::INTR,
             Self::Owner(errno) | Self::Disk(errno) => errno,
         }
     }

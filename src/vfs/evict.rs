@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -33,6 +33,9 @@ const USE_LAG: Duration = Duration::from_secs(600);
 /// Up to so many files a plan is made at once by who needs room; above, the sweeper makes it, and what is stored until
 /// then goes through.
 const PLANNED_AT_ONCE: u64 = 50_000;
+
+/// How long the end of the service may take to note it. What is not noted by then counts as used less lately.
+const NOTING_AT_THE_END: Duration = Duration::from_millis(500);
 
 /// How many files may go through so.
 const WAVED_THROUGH: u64 = 4_096;
@@ -418,6 +421,10 @@ impl Vfs {
         if self.config.read_only && self.is_on_disk(&node) {
             return None;
         }
+        // Nothing is removed from a directory that is no longer served: another may use it by now.
+        if self.about.stop.has_begun() {
+            return None;
+        }
         let place = node.place()?;
         let folder = place.parent.folder();
         if !self.is_cache_file(&node, &place) {
@@ -489,7 +496,8 @@ impl Vfs {
     pub(super) fn make_room(&self, size: u64, replaced: Option<&Node>) -> Result<()> {
         let (needed, files) = needed(size, replaced);
         let fits = || self.has_room(size, replaced);
-        if fits() {
+        // At the end of the service what was accepted is written all the same: the next sweep makes the room.
+        if fits() || self.about.stop.has_begun() {
             self.evictor.budget_told.store(false, Ordering::Relaxed);
             return Ok(());
         }
@@ -648,7 +656,11 @@ impl Vfs {
                 due.push((Arc::clone(node), used));
             }
         });
+        let began = Instant::now();
         for (node, used) in due {
+            if self.about.stop.has_begun() && began.elapsed() > NOTING_AT_THE_END {
+                break;
+            }
             let noted = self.on_disk(&node, |dir, name, known| {
                 self.disk.set_times(dir, name, known, Some(used), None)
             });

@@ -11,6 +11,7 @@ use super::content::is_buffered;
 use crate::evict::Victim;
 use crate::format::Format;
 use crate::stats::{EntryRow, Place, PlanRow, Stats, Tier, metrics, unix_seconds};
+use crate::stop::Stop;
 
 /// What the core cannot know by itself.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct About {
     pub settings: String,
     /// Since when it serves.
     pub started: Instant,
+    /// Whether its end has begun: then it stops reading in, sweeping and evicting.
+    pub stop: Stop,
 }
 
 /// What the layer above the core knows about a daemon.
@@ -38,6 +41,7 @@ impl Default for About {
             backing: String::new(),
             settings: "{}\n".to_owned(),
             started: Instant::now(),
+            stop: Stop::default(),
         }
     }
 }
@@ -125,6 +129,13 @@ impl Vfs {
         metrics::render(&self.stats()).into_bytes()
     }
 
+    /// The service ends: the threads that persist and sweep are to end, and nothing is evicted any more.
+    pub fn stop(&self) {
+        self.about.stop.begin();
+        self.stop_persister();
+        self.sweeper.stop();
+    }
+
     /// Has `supplement` add to the statistics from now on; the first one stays.
     pub fn supplement(&self, supplement: Arc<dyn Supplement>) {
         let _ = self.supplement.set(supplement);
@@ -198,6 +209,17 @@ impl Vfs {
         let plan = self.plan_with_right().into_iter();
         plan.map(|(path, victim)| self.plan_row(path, &victim))
             .collect()
+    }
+
+    /// The paths of files with content that is to be in the backing directory and is not yet.
+    pub fn unwritten(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.walk(&mut |node| {
+            if is_buffered(node) && !self.is_temporary(node) {
+                paths.push(self.path(node));
+            }
+        });
+        paths
     }
 
     fn is_entry(&self, node: &super::node::Node) -> bool {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::attr::{Attr, BLOCK};
 use super::dir::{Dir, Folder};
-use super::error::Result;
+use super::error::{Error, Result};
 use super::file::File;
 use super::node::{Body, Name, Node, Place};
 use super::{ROOT, Vfs};
@@ -73,7 +73,8 @@ struct Meeting {
 
 impl Vfs {
     /// Makes an inode for everything below `root`, by readdir and stat alone. What cannot be served
-    /// (fifos, sockets, devices, other filesystems mounted inside) is named in the log and left alone.
+    /// (fifos, sockets, devices, other filesystems mounted inside) is named in the log and left alone. Gives up
+    /// when the end of the service begins.
     pub(super) fn scan(&self, root: &Dir, device: u64) -> Result<()> {
         let (inside, mode) = self.disk.root_way()?;
         if self.config.allow_other {
@@ -84,8 +85,9 @@ impl Vfs {
         let mut met = Vec::new();
         while let Some((parent, way)) = todo.pop_front() {
             let folder = parent.folder();
-            let listed = match self.disk.list(&folder.disk) {
+            let listed = match self.disk.list(&folder.disk, &self.about.stop) {
                 Ok(listed) => listed,
+                Err(_) if self.about.stop.has_begun() => return Err(Error::Ended),
                 Err(error) if parent.ino != ROOT => {
                     log::warn!(
                         "{:?} is served as empty: it cannot be read ({error})",
@@ -96,6 +98,9 @@ impl Vfs {
                 Err(error) => return Err(error.into()),
             };
             for found in listed {
+                if self.about.stop.has_begun() {
+                    return Err(Error::Ended);
+                }
                 if parent.ino == ROOT && found.name == PRIVATE_DIR {
                     continue;
                 }

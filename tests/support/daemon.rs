@@ -192,10 +192,11 @@ pub(crate) mod process {
 
     use kidafs::daemon::backing::{Backing, Sharing};
     use kidafs::daemon::mount::{self, MountOptions};
-    use kidafs::daemon::serve::{self, Service};
+    use kidafs::daemon::serve::{self, Events, Service};
     use kidafs::daemon::signals::{HangUp, Signals};
     use kidafs::daemon::start::{Role, Start};
     use kidafs::daemon::supervise;
+    use kidafs::stop::Stop;
 
     /// The test function that becomes the daemon; it is in the root of the test program.
     const FUNCTION: &str = "daemon_process";
@@ -365,7 +366,8 @@ pub(crate) mod process {
             word.recv(&mut [0; 8])?;
         }
         let log = start.role().is_supervised().then(|| open_log(folder));
-        let ended = serve::serve(mounted, start, log, signals, run, &telling)?;
+        let events = Events::listen(signals, Stop::default())?;
+        let ended = serve::serve(mounted, start, log, events, run, &telling)?;
         telling.tell(&format!("{ended:?}"))?;
         Ok(())
     }
