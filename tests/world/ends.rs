@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::daemon::{Folder, folder, is_mount_root};
-use crate::support::entries::{Random, size, store};
+use crate::support::entries::{Random, content};
+use crate::support::live::{size, store, until};
 use crate::support::loopfs::{Kind, LoopFs};
-use crate::support::mount::{Mount, SOON, kidafs, text, until, wait_for};
+use crate::support::mount::{Mount, SOON, kidafs, text, wait_for};
 use crate::support::situation::{is_in, is_root, run_test_in};
 use rustix::process::{Pid, Signal};
 
@@ -249,12 +250,10 @@ fn short_lives_of_random_requests_end_in_each_random_way() {
 
 /// Fills a directory with files that a daemon may evict.
 fn fill(dir: &Path, files: usize) {
+    let content = content(1, 600);
     for number in 0..files {
-        fs::write(
-            dir.join(format!("__kida_py314_{number}_0123456789abcdef.pyc")),
-            [],
-        )
-        .unwrap();
+        let name = format!("__kida_py314_{number}_0123456789abcdef.pyc");
+        fs::write(dir.join(name), &content).unwrap();
     }
 }
 
@@ -322,7 +321,7 @@ fn an_end_in_the_middle_of_a_sweep_leaves_the_rest_alone() {
         let (output, took) = life.end();
         assert!(output.status.success(), "{}", text(&output));
         assert!(took < Duration::from_secs(5), "{took:?}");
-            assert!(left > 0 || way == Way::Umount8, "{way:?}: none was left");
+        assert!(left > 0 || way == Way::Umount8, "{way:?}: none was left");
     }
 }
 
