@@ -10,10 +10,13 @@ use super::replies::Replies;
 use crate::vfs::{Operation, Result, Supplement, Vfs};
 use crate::wakeup::Bursts;
 use crate::wakeup::Pool;
-use crate::wakeup::Readers;
+use crate::wakeup::{OnErrand, Readers};
 
-/// Requests that may wait for the disk at the same time.
-const WAITING: usize = 4;
+/// Reads that may wait for the disk at the same time.
+const READS: usize = 4;
+
+/// Flushes that may. They take long, and share what the filesystem writes.
+const FLUSHES: usize = 8;
 
 /// The files of one kernel mount, as fuser calls them.
 #[derive(Debug)]
@@ -21,7 +24,10 @@ pub struct Adapter {
     pub(super) vfs: Arc<Vfs>,
     pub(super) replies: Replies,
     pub(super) capabilities: Arc<OnceLock<Capabilities>>,
-    pub(super) waiting: Pool,
+    /// For content that is not in memory.
+    pub(super) reads: Pool,
+    /// For what waits for the medium. Apart from the reads, which it would keep waiting.
+    pub(super) flushes: Pool,
     pub(super) bursts: Arc<Bursts>,
     pub(super) readers: Arc<Readers>,
 }
@@ -37,6 +43,13 @@ impl Drop for Handled<'_> {
     }
 }
 
+/// The same for a request that may have to wait, for the disk or for a lock that is held over the disk: another
+/// thread reads meanwhile if it does. When this is dropped, first that is over.
+pub(super) struct MayWait<'a> {
+    _on_errand: Option<OnErrand<'a>>,
+    _handled: Handled<'a>,
+}
+
 impl Adapter {
     /// Serves `vfs`.
     ///
@@ -49,7 +62,8 @@ impl Adapter {
             replies: Replies::new(Arc::clone(&vfs)),
             vfs,
             capabilities: Arc::default(),
-            waiting: Pool::start(WAITING)?,
+            reads: Pool::start("kidafs-read", READS)?,
+            flushes: Pool::start("kidafs-flush", FLUSHES)?,
         })
     }
 
@@ -78,7 +92,7 @@ impl Adapter {
         reply: ReplyEmpty,
     ) {
         let replies = self.replies.clone();
-        self.waiting
+        self.flushes
             .run(move || replies.done(operation, run(&replies.vfs), reply));
     }
 
@@ -87,5 +101,15 @@ impl Adapter {
     pub(super) fn request(&self, operation: Operation) -> Handled<'_> {
         self.vfs.counters().request(operation);
         Handled(self)
+    }
+
+    /// As [`Adapter::request`], for what may have to wait.
+    #[must_use]
+    pub(super) fn request_that_may_wait(&self, operation: Operation) -> MayWait<'_> {
+        self.vfs.counters().request(operation);
+        MayWait {
+            _on_errand: self.readers.errand(),
+            _handled: Handled(self),
+        }
     }
 }

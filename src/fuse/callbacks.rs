@@ -56,16 +56,22 @@ impl Filesystem for Adapter {
     }
 
     fn destroy(&mut self) {
-        self.waiting.finish();
+        self.reads.finish();
+        self.flushes.finish();
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _handled = self.request(Operation::Lookup);
         let (parent, task) = (parent.0, request.pid());
+        // A list that is made there takes long.
+        let _on_errand = self
+            .vfs
+            .is_hidden_folder(parent)
+            .then(|| self.readers.errand());
         match self.vfs.lookup_by(task, parent, name, Patience::None) {
             Err(error) if would_wait(&error) => {
                 let (replies, name) = (self.replies.clone(), name.to_owned());
-                self.waiting.run(move || {
+                self.reads.run(move || {
                     let result = replies.vfs.lookup_by(task, parent, &name, Patience::Any);
                     replies.found(parent, result, reply);
                 });
@@ -76,6 +82,8 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
         self.vfs.counters().request(Operation::Forget);
+        // What ends with it may have to be closed on the disk.
+        let _on_errand = self.readers.errand();
         self.vfs.forget(ino.0, count);
     }
 
@@ -109,7 +117,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _handled = self.request(Operation::Setattr);
+        let _handled = self.request_that_may_wait(Operation::Setattr);
         let changes = Changes {
             mode,
             uid,
@@ -144,7 +152,7 @@ impl Filesystem for Adapter {
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _handled = self.request(Operation::Mknod);
+        let _handled = self.request_that_may_wait(Operation::Mknod);
         let result = match mode & libc::S_IFMT {
             libc::S_IFREG | 0 => self.vfs.create(parent.0, name, mode, caller(request), true),
             _ => Err(Error::UnsupportedKind),
@@ -161,7 +169,7 @@ impl Filesystem for Adapter {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let _handled = self.request(Operation::Mkdir);
+        let _handled = self.request_that_may_wait(Operation::Mkdir);
         self.replies.entry(
             Operation::Mkdir,
             self.vfs.mkdir(parent.0, name, mode, caller(request)),
@@ -170,13 +178,13 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _handled = self.request(Operation::Unlink);
+        let _handled = self.request_that_may_wait(Operation::Unlink);
         self.replies
             .done(Operation::Unlink, self.vfs.unlink(parent.0, name), reply);
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _handled = self.request(Operation::Rmdir);
+        let _handled = self.request_that_may_wait(Operation::Rmdir);
         self.replies
             .done(Operation::Rmdir, self.vfs.rmdir(parent.0, name), reply);
     }
@@ -189,7 +197,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let _handled = self.request(Operation::Symlink);
+        let _handled = self.request_that_may_wait(Operation::Symlink);
         self.replies.entry(
             Operation::Symlink,
             self.vfs
@@ -218,10 +226,12 @@ impl Filesystem for Adapter {
         let (parent, new_parent) = (parent.0, new_parent.0);
         let replies = self.replies.clone();
         let (from, to) = ((parent, name), (new_parent, new_name));
+        self.vfs.target_was_looked_up(new_parent, new_name);
+        let on_errand = self.readers.errand();
         match self.vfs.rename(from, to, mode, Patience::None) {
             Err(Error::WouldWait) => {
                 let (name, new_name) = (name.to_owned(), new_name.to_owned());
-                self.waiting.run(move || {
+                self.flushes.run(move || {
                     let (from, to) = (
                         (parent, name.as_os_str()),
                         (new_parent, new_name.as_os_str()),
@@ -231,10 +241,9 @@ impl Filesystem for Adapter {
                 });
             }
             // Storing a page waits for who has it locked, perhaps for a read that has to be answered first.
-            renamed @ Ok(Renamed { push: Some(_) }) => match self.readers.errand() {
-                Some(_on_errand) => replies.renamed(renamed, reply),
-                None => self.waiting.run(move || replies.renamed(renamed, reply)),
-            },
+            renamed @ Ok(Renamed { push: Some(_) }) if on_errand.is_none() => {
+                self.flushes.run(move || replies.renamed(renamed, reply));
+            }
             renamed => replies.renamed(renamed, reply),
         }
     }
@@ -280,7 +289,7 @@ impl Filesystem for Adapter {
         // A program that goes past the caches wants to know what is on the medium.
         if offset == 0 && flags.0 & libc::O_DIRECT != 0 {
             let replies = self.replies.clone();
-            return self.waiting.run(move || {
+            return self.reads.run(move || {
                 let checked = replies.vfs.check_again(ino);
                 let read = || replies.vfs.read(ino, offset, size, Patience::Any);
                 replies.data(checked.and_then(|()| read()), reply);
@@ -289,7 +298,7 @@ impl Filesystem for Adapter {
         match self.vfs.read(ino, offset, size, Patience::None) {
             Err(error) if would_wait(&error) => {
                 let replies = self.replies.clone();
-                self.waiting.run(move || {
+                self.reads.run(move || {
                     let result = replies.vfs.read(ino, offset, size, Patience::Any);
                     replies.data(result, reply);
                 });
@@ -310,7 +319,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _handled = self.request(Operation::Write);
+        let _handled = self.request_that_may_wait(Operation::Write);
         let drop_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         match self.vfs.write(ino.0, offset, data, drop_set_id) {
             Ok(()) => {
@@ -378,7 +387,7 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let _handled = self.request(Operation::Readdirplus);
+        let _handled = self.request_that_may_wait(Operation::Readdirplus);
         let listed = self
             .vfs
             .read_dir_by(request.pid(), ino.0, offset, true, |entry| {
@@ -412,7 +421,7 @@ impl Filesystem for Adapter {
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let _handled = self.request(Operation::Statfs);
+        let _handled = self.request_that_may_wait(Operation::Statfs);
         match self.vfs.space() {
             Ok(space) => reply.statfs(
                 space.blocks,
@@ -438,7 +447,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _handled = self.request(Operation::Setxattr);
+        let _handled = self.request_that_may_wait(Operation::Setxattr);
         if !self.vfs.config().xattrs {
             return reply.error(NO_XATTRS);
         }
@@ -458,7 +467,7 @@ impl Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        let _handled = self.request(Operation::Getxattr);
+        let _handled = self.request_that_may_wait(Operation::Getxattr);
         if !self.vfs.config().xattrs {
             return reply.error(NO_XATTRS);
         }
@@ -471,7 +480,7 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        let _handled = self.request(Operation::Listxattr);
+        let _handled = self.request_that_may_wait(Operation::Listxattr);
         if !self.vfs.config().xattrs {
             return reply.error(NO_XATTRS);
         }
@@ -485,7 +494,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _handled = self.request(Operation::Removexattr);
+        let _handled = self.request_that_may_wait(Operation::Removexattr);
         if !self.vfs.config().xattrs {
             return reply.error(NO_XATTRS);
         }
@@ -506,7 +515,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let _handled = self.request(Operation::Create);
+        let _handled = self.request_that_may_wait(Operation::Create);
         let exclusive = flags & libc::O_EXCL != 0;
         match self
             .vfs

@@ -1,12 +1,15 @@
 //! What the daemon counts, since it started.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use rustix::io::Errno;
 
+use super::Vfs;
+use super::attr::Kind;
 use crate::evict::Reason;
 use crate::stats::{Bucket, Histogram, Lookups};
 
@@ -216,6 +219,42 @@ impl Counters {
 
     pub(super) fn evicted_bytes(&self) -> u64 {
         read(&self.evicted_bytes)
+    }
+}
+
+impl Vfs {
+    /// Counts that `name` was looked up and not there. A temporary name is not an engine's question: the kernel
+    /// looks it up by itself before it creates the file.
+    pub(super) fn count_miss(&self, name: &OsStr) {
+        if self.config.pattern.temporary_name(name).is_none() {
+            bump(&self.counters.misses);
+        }
+    }
+
+    /// To be called once for each rename that the kernel asks for: it has looked up the new name by itself just before
+    /// (Linux, fs/fuse/dir.c, `fuse_dentry_revalidate` with LOOKUP_RENAME_TARGET), which was no engine's question.
+    pub fn target_was_looked_up(&self, parent: u64, name: &OsStr) {
+        if self.config.pattern.temporary_name(name).is_some() {
+            return;
+        }
+        let Ok(parent) = self.directory(parent) else {
+            return;
+        };
+        let kind = parent
+            .folder()
+            .children
+            .read()
+            .get(name)
+            .map(|node| node.kind());
+        let counter = match kind {
+            None => &self.counters.misses,
+            Some(Kind::File) => &self.counters.hits,
+            Some(Kind::Directory | Kind::Symlink) => return,
+        };
+        // Never below zero: a rename can come without its look-up where names are not the kernel's to ask for.
+        let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| {
+            count.checked_sub(1)
+        });
     }
 }
 

@@ -60,13 +60,13 @@ impl Vfs {
         if let Some(node) = found
             && !self.verify(&node, patience)?
         {
-            bump(&self.counters.misses);
+            self.count_miss(name);
             return Err(Error::NoEntry);
         }
         // Counted while the name cannot go: an inode without a name and without look-ups is dropped.
         let children = folder.children.read();
         let Some(node) = children.get(name) else {
-            bump(&self.counters.misses);
+            self.count_miss(name);
             return Err(Error::NoEntry);
         };
         node.count_lookup();

@@ -7,4 +7,5 @@ mod readers;
 
 pub use burst::Bursts;
 pub(crate) use pool::Pool;
+pub(crate) use readers::OnErrand;
 pub use readers::Readers;

@@ -17,18 +17,18 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Starts `size` threads.
+    /// Starts `size` threads, named `name`.
     ///
     /// # Errors
     /// That of the system, if it has no room for a thread.
-    pub(crate) fn start(size: usize) -> std::io::Result<Self> {
+    pub(crate) fn start(name: &str, size: usize) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let threads = (0..size)
             .map(|_| {
                 let queue = Arc::clone(&queue);
                 std::thread::Builder::new()
-                    .name("kidafs-flush".to_owned())
+                    .name(name.to_owned())
                     .spawn(move || work(&queue))
             })
             .collect::<std::io::Result<_>>()?;
@@ -54,7 +54,7 @@ impl Pool {
         self.jobs.lock().take();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
-                log::error!("a flush panicked");
+                log::error!("a thread of the pool panicked");
             }
         }
     }
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn jobs_run_side_by_side_and_all_end_before_finish_returns() {
-        let pool = Pool::start(2).unwrap();
+        let pool = Pool::start("test", 2).unwrap();
         let (first, second) = (channel(), channel());
         let (ended, ends) = channel();
         // Each waits for the other: one thread alone would hang.
