@@ -13,6 +13,7 @@ use crate::daemon::backing::{Backing, Sharing};
 use crate::daemon::mountpoint::{self, State};
 use crate::daemon::seal_key;
 use crate::layout::PRIVATE_DIR;
+use crate::stop::Stop;
 use crate::tier::{Blessed, Directory, DiskTier, Found, FoundKind, Way};
 
 /// Give every file of a directory a seal, so that it is served with --seal-key; exit status 1 if one gets none
@@ -74,7 +75,7 @@ impl Seal {
         let mut facts = Facts::default();
         let mut todo = vec![(disk.root(), String::new(), way)];
         while let Some((dir, path, way)) = todo.pop() {
-            for found in disk.list(&dir)? {
+            for found in disk.list(&dir, &Stop::default())? {
                 if path.is_empty() && found.name == PRIVATE_DIR {
                     continue;
                 }
