@@ -358,7 +358,8 @@ fn a_mount_that_lives_on_elsewhere_is_named_with_who_holds_it() {
         if is_root() {
             run_test_in(
                 SITUATION,
-                "exec",
+                // Its usual scratch is another user's, which root does not mount in.
+                "exec env TMPDIR=/tmp",
                 "a_mount_that_lives_on_elsewhere_is_named_with_who_holds_it",
             );
         }
