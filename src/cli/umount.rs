@@ -33,7 +33,7 @@ pub(super) struct Umount {
     lazy: bool,
 
     /// How long to wait for files to be closed [default: 2s], and for the daemon to end [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = super::print::duration)]
     timeout: Option<Duration>,
 
     /// Print JSON

@@ -6,6 +6,16 @@ use std::process::Command;
 use crate::support::mount::{Mount, done};
 use crate::support::python::pythons;
 
+/// That the log has nothing but the events of a mount's life.
+fn assert_quiet(mount: &Mount) {
+    let log = mount.log();
+    let lines = log.lines();
+    let odd: Vec<_> = lines
+        .filter(|line| !line.contains("kidafs::events"))
+        .collect();
+    assert!(odd.is_empty(), "{odd:?}");
+}
+
 #[test]
 fn each_open_of_an_older_python_is_one_counted_message_and_no_line_of_the_log() {
     const OPENS: u64 = 100;
@@ -17,7 +27,6 @@ fn each_open_of_an_older_python_is_one_counted_message_and_no_line_of_the_log() 
         let release = release.trim().to_owned();
         let mount = Mount::new(&["--supervise=false"]);
         fs::write(mount.path("file"), "content").unwrap();
-        let logged = mount.log();
         let script = format!("for n in range({OPENS}): open('file', 'rb').read()");
         let status = Command::new(&python)
             .args(["-E", "-s", "-c", &script])
@@ -27,7 +36,7 @@ fn each_open_of_an_older_python_is_one_counted_message_and_no_line_of_the_log() 
         let asked = mount.stats().requests.get("ioctl").copied().unwrap_or(0);
         let expected = if release == "3.14" { 0 } else { OPENS };
         assert_eq!(asked, expected, "Python {release}");
-        assert_eq!(mount.log(), logged, "Python {release}");
+        assert_quiet(&mount);
         tried.push(release);
     }
     eprintln!("tried with Python {}", tried.join(", "));
@@ -42,7 +51,6 @@ fn whatever_a_tool_asks_beyond_reading_and_writing_is_counted_and_answered_witho
  {
     let mount = Mount::new(&["--supervise=false"]);
     fs::write(mount.path("file"), "content").unwrap();
-    let logged = mount.log();
     let script = "\
 import errno, fcntl, os, termios
 f = os.open('file', os.O_RDWR)
@@ -69,5 +77,5 @@ for request in termios.TCGETS, 0x80086601:  # FS_IOC_GETFLAGS, as lsattr asks
     for request in ["lseek", "copy_file_range", "fallocate", "ioctl"] {
         assert!(asked.contains_key(request), "{request}: {asked:?}");
     }
-    assert_eq!(mount.log(), logged);
+    assert_quiet(&mount);
 }
