@@ -8,6 +8,7 @@ use crate::support::mount::{Mount, wait_for};
 
 fn options(fleet: &Fleet) -> Vec<String> {
     vec![
+        "--supervise".to_owned(),
         format!("--remote=file://{}", fleet.text("packs")),
         "--remote-namespace=shop".to_owned(),
         format!("--remote-trust={}", fleet.text("ci.pub")),
@@ -58,6 +59,7 @@ fn what_one_mount_stores_another_has() {
 #[test]
 fn a_remote_that_is_away_holds_nothing_up() {
     let options = [
+        "--supervise",
         "--remote=redis://127.0.0.1:1",
         "--remote-namespace=shop",
         "--remote-unsigned",
