@@ -123,6 +123,8 @@ pub struct Config {
     pub latency: Latency,
     /// Restart a daemon that died.
     pub supervise: bool,
+    /// Give up the rights that a daemon does not use.
+    pub confine: bool,
     /// Where a daemon in the background logs to; `None`: the journal or syslog.
     pub log_file: Option<PathBuf>,
     /// Where the cache is carried to and from.
@@ -225,6 +227,7 @@ impl Default for Config {
             poll: Duration::from_micros(200),
             latency: Latency::Auto,
             supervise: true,
+            confine: true,
             log_file: None,
             remote: RemoteConfig::default(),
         }

@@ -19,6 +19,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Latency, ResolvedConfig};
 use crate::daemon::backing::{self, Backing, BackingError, Sharing};
 use crate::daemon::farewell::Lost;
+use crate::daemon::inherited;
 use crate::daemon::mount::{self, MountError, MountOptions};
 use crate::daemon::role::Role;
 use crate::daemon::seal_key::{self, SealKeyError};
@@ -147,6 +148,10 @@ pub fn serve(
             allow_other: config.allow_other,
         },
     )?;
+    if config.confine {
+        // Every thread that is started from here on has no more.
+        inherited::drop_rights()?;
+    }
     let stop = about.stop.clone();
     stop.with_end_of(device.try_clone()?);
     let events = Events::listen(signals, stop.clone())?;

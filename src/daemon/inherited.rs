@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicBool;
 
 use nix::sys::signal::SigSet;
 use rustix::process::{Resource, Rlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use signal_hook::consts::{SIGPIPE, SIGXFSZ};
 
 /// The variables that a daemon keeps.
@@ -167,6 +168,41 @@ pub(super) fn raise_limits(alone: bool) {
     }
     // Where the file size stays limited a write is to fail, and not to kill the daemon.
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
+/// What root's daemon does that needs a right of root's: unmounting and reading `/dev/fuse` of a mount,
+/// and making in a directory of another user's what belongs to that user. Everything else is given up,
+/// with what programs that it runs could gain.
+///
+/// To be called on the only thread: a thread's rights are its own.
+///
+/// # Errors
+/// When the system refuses.
+pub fn drop_rights() -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        // An ordinary user has none, and unmounts by a program that must be able to gain them.
+        return Ok(());
+    }
+    let used = CapabilitySet::SYS_ADMIN
+        | CapabilitySet::DAC_OVERRIDE
+        | CapabilitySet::DAC_READ_SEARCH
+        | CapabilitySet::CHOWN
+        | CapabilitySet::FOWNER
+        | CapabilitySet::FSETID
+        // The thread that looks at sources becomes the owner of the directory with these.
+        | CapabilitySet::SETUID
+        | CapabilitySet::SETGID;
+    let now = rustix::thread::capabilities(None)?;
+    let kept = now.permitted & used;
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets {
+            effective: kept,
+            permitted: kept,
+            inheritable: CapabilitySet::empty(),
+        },
+    )?;
+    Ok(rustix::thread::set_no_new_privs(true)?)
 }
 
 #[cfg(test)]

@@ -155,6 +155,9 @@ fn no_permission() {
     }
 }
 
+/// Root serves nothing in a folder of another user's.
+const ROOTS: &str = "chown 0:0 \"$TMPDIR\"";
+
 #[test]
 fn no_dev_fuse() {
     let test = "no_dev_fuse";
@@ -166,7 +169,7 @@ fn no_dev_fuse() {
         );
     } else if is_root() {
         let no_device = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3";
-        run_test_in(test, &format!("{no_device} && exec"), test);
+        run_test_in(test, &format!("{no_device} && {ROOTS} && exec"), test);
         run_test_in(test, &format!("{no_device} && {AS_NOBODY}"), test);
     }
 }
@@ -179,7 +182,8 @@ fn dev_fuse_that_is_no_device() {
         let sentence = refusal(&[], folder.path(), 1);
         assert_says(&sentence, &["/dev/fuse is not there"]);
     } else if is_root() {
-        run_test_in(test, "mount --bind /dev/null /dev/fuse && exec", test);
+        let no_device = "mount --bind /dev/null /dev/fuse";
+        run_test_in(test, &format!("{no_device} && {ROOTS} && exec"), test);
     }
 }
 

@@ -173,7 +173,7 @@ macro_rules! span {
 }
 
 /// Every option of a mount, in the order of the help.
-pub(crate) static KEYS: [Key; 45] = [
+pub(crate) static KEYS: [Key; 46] = [
     Key {
         name: BACKING,
         value_name: Some("DIR"),
@@ -459,6 +459,11 @@ pub(crate) static KEYS: [Key; 45] = [
         "supervise",
         supervise,
         "Restart a daemon that died [default: true]; --no-supervise: do not"
+    ),
+    switch!(
+        "confine",
+        confine,
+        "Give up the rights of root's that the daemon does not use [default: true]"
     ),
     Key {
         name: LOG_FILE,

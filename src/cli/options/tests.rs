@@ -120,6 +120,7 @@ fn every_layer_sets_every_option() {
         ("poll", "1ms"),
         ("latency", "off"),
         ("supervise", "false"),
+        ("confine", "false"),
         ("log-file", "/var/log/kidafs.log"),
         ("remote", "file:///packs"),
         ("remote-namespace", "shop"),
