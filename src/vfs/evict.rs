@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -12,7 +12,7 @@ use super::Vfs;
 use super::attr::Kind;
 use super::content::is_buffered;
 use super::dir::Dir;
-use super::error::{Error, Result};
+use super::last_use::USE_LAG;
 use super::node::{Node, Place};
 use super::notice::Notice;
 use super::standing::Whose;
@@ -22,27 +22,14 @@ use crate::format::engine::Engine;
 
 /// Victims of one round. Between rounds the kernel is given time to forget them, so that the content
 /// held for open files does not pile up.
-const ROUND: usize = 4_096;
+pub(super) const ROUND: usize = 4_096;
 
 /// Victims between which nobody else who needs room gets his turn.
 const AT_ONCE: usize = 16;
 
-/// How far the last use noted on disk may lag behind, so that noting it costs next to nothing.
-const USE_LAG: Duration = Duration::from_secs(600);
-
-/// Up to so many files a plan is made at once by who needs room; above, the sweeper makes it, and what is stored until
-/// then goes through.
-const PLANNED_AT_ONCE: u64 = 50_000;
-
-/// How long the end of the service may take to note it. What is not noted by then counts as used less lately.
-const NOTING_AT_THE_END: Duration = Duration::from_millis(500);
-
-/// How many files may go through so.
-const WAVED_THROUGH: u64 = 4_096;
-
 /// How a victim's content stays readable for who has it open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hold {
+pub(super) enum Hold {
     /// As is cheapest: the file itself may be kept open.
     Anyhow,
     /// In memory, so that its space on disk is free at once.
@@ -51,12 +38,12 @@ enum Hold {
 
 /// What is to fit beside what stays.
 #[derive(Debug, Clone, Copy, Default)]
-struct Need {
+pub(super) struct Need {
     /// Of the budget.
-    bytes: u64,
-    files: u64,
+    pub(super) bytes: u64,
+    pub(super) files: u64,
     /// On the backing filesystem, instead of what is to be left free.
-    free: Option<KeepFree>,
+    pub(super) free: Option<KeepFree>,
 }
 
 /// What the evictor remembers.
@@ -67,12 +54,12 @@ pub(super) struct Evictor {
     /// The latest plan's victims that are left, in their order, and when it was made.
     queue: Mutex<Queue>,
     /// Files stored beyond the limit since the latest plan, because it was not made yet.
-    waved: AtomicU64,
+    pub(super) waved: AtomicU64,
     /// What was said to be out of reach: it is said once.
-    budget_told: AtomicBool,
+    pub(super) budget_told: AtomicBool,
     pressure_told: AtomicBool,
     /// Commits at the time when room was made on a full disk.
-    relieved_at: Mutex<Option<(u64, SystemTime)>>,
+    pub(super) relieved_at: Mutex<Option<(u64, SystemTime)>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,7 +73,7 @@ impl Evictor {
         self.keys.hash_one(parts)
     }
 
-    fn next(&self) -> Option<(Victim, SystemTime)> {
+    pub(super) fn next(&self) -> Option<(Victim, SystemTime)> {
         let mut queue = self.queue.lock();
         let victim = queue.victims.pop_front()?;
         Some((victim, queue.planned_at?))
@@ -184,7 +171,7 @@ impl Vfs {
 
     /// The victims by the rules. What they say by a file's name only is made sure of by its form, for all of them: a
     /// foreign file among them takes somebody else's turn.
-    fn plan_for(&self, need: Need, free: Option<Free>, spared: &[u64]) -> Plan {
+    pub(super) fn plan_for(&self, need: Need, free: Option<Free>, spared: &[u64]) -> Plan {
         let mut entries = self.evictables(spared);
         // These names are anybody's, and what has them counts as an entry or not.
         let doubtful = |kind| matches!(kind, evict::Kind::LeftOver | evict::Kind::Module);
@@ -364,7 +351,7 @@ impl Vfs {
     }
 
     /// Makes a plan, whose victims are the queue's from now on.
-    fn make_plan(&self, need: Need, spared: &[u64]) {
+    pub(super) fn make_plan(&self, need: Need, spared: &[u64]) {
         let planned_at = self.moment();
         let mut plan = self.plan_for(need, self.free(), spared);
         if self.config.read_only {
@@ -415,7 +402,7 @@ impl Vfs {
 
     /// Removes one victim, unless it was used or changed since the plan was made, or is no cache entry by its form.
     /// Returns the directory's inode number.
-    fn evict(&self, victim: &Victim, planned_at: SystemTime, hold: Hold) -> Option<u64> {
+    pub(super) fn evict(&self, victim: &Victim, planned_at: SystemTime, hold: Hold) -> Option<u64> {
         let node = self.node(victim.id).ok()?;
         // A mount without writes has staged files too, and nothing else of its own.
         if self.config.read_only && self.is_on_disk(&node) {
@@ -468,222 +455,4 @@ impl Vfs {
             self.in_place_changed(node);
         }
     }
-
-    /// Whether a file of `size` bytes fits the budget as it is, in the place of `replaced`.
-    pub(super) fn has_room(&self, size: u64, replaced: Option<&Node>) -> bool {
-        let (needed, files) = needed(size, replaced);
-        self.used
-            .bytes
-            .load(Ordering::Relaxed)
-            .saturating_add(needed)
-            <= self.max_size()
-            && self
-                .used
-                .entries
-                .load(Ordering::Relaxed)
-                .saturating_add(files)
-                <= self.max_entries()
-    }
-
-    /// Makes sure that a file of `size` bytes fits the budget before it is committed, evicting if it must.
-    /// `replaced` is the file whose name it takes: what that counts becomes free with the commit, and only then.
-    ///
-    /// Far above the limit one store need not wait for all that is too much: what leaves makes up for what comes, and
-    /// the sweeper does the rest.
-    ///
-    /// # Errors
-    /// ENOSPC if it does not fit whatever is evicted.
-    pub(super) fn make_room(&self, size: u64, replaced: Option<&Node>) -> Result<()> {
-        let (needed, files) = needed(size, replaced);
-        let fits = || self.has_room(size, replaced);
-        // At the end of the service what was accepted is written all the same: the next sweep makes the room.
-        if fits() || self.about.stop.has_begun() {
-            self.evictor.budget_told.store(false, Ordering::Relaxed);
-            return Ok(());
-        }
-        let spared = replaced.map_or([0], |node| [node.ino]);
-        let (bytes, entries) = (&self.used.bytes, &self.used.entries);
-        let wanted_bytes = bytes.load(Ordering::Relaxed).saturating_sub(needed);
-        let wanted_entries = entries.load(Ordering::Relaxed).saturating_sub(files);
-        let enough = || {
-            fits()
-                || bytes.load(Ordering::Relaxed) <= wanted_bytes
-                    && entries.load(Ordering::Relaxed) <= wanted_entries
-        };
-        self.sweeper.ask();
-        if self.evict_until(&enough, &spared) {
-            return Ok(());
-        }
-        if entries.load(Ordering::Relaxed) > PLANNED_AT_ONCE
-            && self.evictor.waved.fetch_add(1, Ordering::Relaxed) < WAVED_THROUGH
-        {
-            return Ok(());
-        }
-        let _one_at_a_time = self.sweeping.lock();
-        if self.evict_until(&enough, &spared) {
-            return Ok(());
-        }
-        self.make_plan(
-            Need {
-                bytes: needed,
-                files,
-                free: None,
-            },
-            &spared,
-        );
-        if self.evict_until(&enough, &spared) {
-            Ok(())
-        } else {
-            Err(Error::NoRoom)
-        }
-    }
-
-    /// Evicts victims of the latest plan until `enough`; false if there are too few.
-    fn evict_until(&self, enough: &impl Fn() -> bool, spared: &[u64]) -> bool {
-        let mut parents = BTreeSet::new();
-        while !enough() {
-            let Some((victim, planned_at)) = self.evictor.next() else {
-                break;
-            };
-            if !spared.contains(&victim.id) {
-                parents.extend(self.evict(&victim, planned_at, Hold::Anyhow));
-            }
-        }
-        for ino in parents {
-            self.notices.send(Notice::Inode { ino });
-        }
-        enough()
-    }
-
-    /// The backing filesystem is full: evicts enough for `size` bytes, and what `--keep-free` asks for.
-    /// Returns whether anything was evicted, so that another try is worth it. The inodes `spared` stay: they
-    /// are what is being written.
-    pub(super) fn relieve(&self, size: u64, spared: &[u64]) -> bool {
-        let _one_at_a_time = self.sweeping.lock();
-        let Some(mut free) = self.free() else {
-            return false;
-        };
-        if !self.relief_is_worth_it() {
-            return false;
-        }
-        let planned_at = self.moment();
-        // The file, and as much again for the directory, its attributes and a concurrent commit. Less where that
-        // cannot be had.
-        let needed = super::scan::charge(size).max(1);
-        let wanted = needed.saturating_mul(2).max(1 << 20);
-        let keep = self.config.keep_free.bytes_of(free.total).max(wanted);
-        // What root may still use of the reserve is no measure: the write has just failed.
-        free.available = free.available.min(keep.saturating_sub(wanted));
-        let goals = [keep, wanted, needed.saturating_mul(2), needed];
-        let plans = goals.into_iter().map(|goal| {
-            let need = Need {
-                free: Some(KeepFree::Bytes(goal)),
-                ..Need::default()
-            };
-            let free = Free {
-                available: free.available.min(goal.saturating_sub(needed)),
-                ..free
-            };
-            self.plan_for(need, Some(free), spared).victims
-        });
-        let victims = plans.into_iter().find(|victims| !victims.is_empty());
-        let (mut evicted, mut freed) = (0, 0);
-        for victim in victims.unwrap_or_default().iter().take(ROUND) {
-            // Held as a file, an open victim would keep its space on disk until the kernel forgets it, and
-            // the kernel may be waiting for this very request.
-            let hold = if freed < wanted {
-                Hold::InMemory
-            } else {
-                Hold::Anyhow
-            };
-            if let Some(ino) = self.evict(victim, planned_at, hold) {
-                evicted += 1;
-                freed += victim.size;
-                self.notices.send(Notice::Inode { ino });
-            }
-        }
-        log::warn!("the backing filesystem is full: {evicted} entries evicted");
-        evicted > 0
-    }
-
-    /// Whether evicting has helped the last time: where nothing could be stored since, it is not room that is missing.
-    fn relief_is_worth_it(&self) -> bool {
-        /// After so long it may help again.
-        const PAUSE: Duration = Duration::from_secs(60);
-        let commits = self.counters.commits.load(Ordering::Relaxed);
-        let now = self.steady();
-        let mut relieved = self.evictor.relieved_at.lock();
-        if let Some((before, at)) = *relieved
-            && before == commits
-            && now.duration_since(at).is_ok_and(|since| since < PAUSE)
-        {
-            return false;
-        }
-        *relieved = Some((commits, now));
-        true
-    }
-
-    /// Notes the last use of each file in the backing directory (its access time), where what is noted
-    /// lags behind by more than `lag`. A restarted daemon begins with that.
-    pub fn note_use(&self, lag: Duration) {
-        if self.config.read_only {
-            return;
-        }
-        let first = self
-            .met
-            .get()
-            .map_or(SystemTime::UNIX_EPOCH, |met| met.first);
-        let mut due: Vec<(Arc<Node>, SystemTime)> = Vec::new();
-        let listed_again = |node: &Node| {
-            // The next listing is to reach the daemon, which then knows whose look-ups are no use.
-            if node.standing.take_listing() {
-                self.notices.send(Notice::Inode { ino: node.ino });
-            }
-        };
-        listed_again(&self.root);
-        self.walk(&mut |node| {
-            if node.kind() == Kind::Directory {
-                listed_again(node);
-            }
-            if node.kind() != Kind::File || !self.is_on_disk(node) || self.is_foreign(node) {
-                return;
-            }
-            let used = self.time_of_day(node.standing.used());
-            let noted = node.meta.lock().attr.atime;
-            let behind = used.duration_since(noted.max(first)).unwrap_or_default();
-            let ahead = noted.duration_since(used).unwrap_or_default();
-            if behind > lag || ahead > USE_LAG {
-                due.push((Arc::clone(node), used));
-            }
-        });
-        let began = Instant::now();
-        for (node, used) in due {
-            if self.about.stop.has_begun() && began.elapsed() > NOTING_AT_THE_END {
-                break;
-            }
-            let noted = self.on_disk(&node, |dir, name, known| {
-                self.disk.set_times(dir, name, known, Some(used), None)
-            });
-            match noted {
-                Ok(()) => node.meta.lock().attr.atime = used,
-                Err(error) => {
-                    log::debug!("the last use of inode {} is not noted: {error}", node.ino)
-                }
-            }
-        }
-        self.remember();
-    }
-
-    /// Whether the files outgrow the budget, so that a sweep is due at once.
-    pub(super) fn is_over_budget(&self) -> bool {
-        self.used.bytes.load(Ordering::Relaxed) > self.max_size()
-            || self.used.entries.load(Ordering::Relaxed) > self.max_entries()
-    }
-}
-
-/// The bytes and files by which a file of `size` bytes makes the cache larger, in the place of `replaced`.
-fn needed(size: u64, replaced: Option<&Node>) -> (u64, u64) {
-    let freed = replaced.and_then(Node::charged);
-    let bytes = super::scan::charge(size).saturating_sub(freed.unwrap_or(0));
-    (bytes, u64::from(freed.is_none()))
 }
