@@ -13,8 +13,8 @@ use super::target::Target;
 use super::{Outcome, Output, print};
 use crate::format::Pattern;
 use crate::kida::{BytecodeCache, Stats as Counted};
-use crate::layout::{ENTRIES_JSONL, METRICS, STATS_JSON};
-use crate::stats::{EntryRow, Histogram, Stats as Daemon, Tier};
+use crate::layout::{METRICS, STATS_JSON};
+use crate::stats::{Histogram, Stats as Daemon, Tier};
 
 /// Show what is in a cache and, on a mount, what happens there
 #[derive(Args)]
@@ -58,8 +58,9 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// All that is known of a cache. The first two are as the engine's `stats()` gives them.
 #[derive(Serialize)]
 struct Facts {
-    file_count: u64,
-    total_bytes: u64,
+    /// Of a plain directory; of a mount the daemon's own are shown.
+    #[serde(flatten)]
+    counted: Option<Counted>,
     mounted: bool,
     #[serde(flatten)]
     daemon: Option<Daemon>,
@@ -136,12 +137,14 @@ impl Stats {
 
     fn facts(&self) -> anyhow::Result<Facts> {
         let target = Target::open(&self.dir)?;
-        let counted = count(&target)?;
+        let daemon: Option<Daemon> = target.hidden_json(STATS_JSON)?;
         Ok(Facts {
-            file_count: counted.file_count,
-            total_bytes: counted.total_bytes,
+            counted: match daemon {
+                Some(_) => None,
+                None => Some(count(&target)?),
+            },
             mounted: target.mount.is_some(),
-            daemon: target.hidden_json(STATS_JSON)?,
+            daemon,
             #[cfg(feature = "remote")]
             remote: crate::remote::state::read(&self.dir),
         })
@@ -153,8 +156,8 @@ impl Stats {
         facts: &Facts,
         before: Option<(&Daemon, Duration)>,
     ) -> io::Result<()> {
-        line(out, "file_count", facts.file_count)?;
-        let total = facts.total_bytes;
+        let (files, total) = facts.files_and_bytes();
+        line(out, "file_count", files)?;
         line(
             out,
             "total_bytes",
@@ -174,20 +177,22 @@ impl Stats {
     }
 }
 
-/// What the engine's `stats()` gives. On a mount it comes from the daemon's own list, because
-/// looking at an entry is what the daemon counts as its use.
-fn count(target: &Target) -> anyhow::Result<Counted> {
-    let Some(rows) = target.hidden_lines::<EntryRow>(ENTRIES_JSONL)? else {
-        return BytecodeCache::existing(&target.dir, Pattern::default())
-            .stats()
-            .with_context(|| format!("cannot list {}", target.dir.display()));
-    };
-    let mut counted = Counted::default();
-    for row in rows.iter().filter(|row| row.is_counted()) {
-        counted.file_count += 1;
-        counted.total_bytes += row.size_bytes;
+impl Facts {
+    /// What the engine's `stats()` gives.
+    fn files_and_bytes(&self) -> (u64, u64) {
+        match (&self.daemon, &self.counted) {
+            (Some(daemon), _) => (daemon.file_count, daemon.total_bytes),
+            (None, Some(counted)) => (counted.file_count, counted.total_bytes),
+            (None, None) => (0, 0),
+        }
     }
-    Ok(counted)
+}
+
+/// What the engine's `stats()` gives for a plain directory.
+fn count(target: &Target) -> anyhow::Result<Counted> {
+    BytecodeCache::existing(&target.dir, Pattern::default())
+        .stats()
+        .with_context(|| format!("cannot list {}", target.dir.display()))
 }
 
 #[cfg(not(feature = "remote"))]

@@ -37,6 +37,10 @@ pub struct Stats {
     pub digests: bool,
     /// What the kernel agreed to: the names of libfuse's capabilities, in lower case.
     pub kernel: Vec<String>,
+    /// What the engine's `stats()` counts: files in the mount's root by the names of its entries.
+    pub file_count: u64,
+    /// Their bytes.
+    pub total_bytes: u64,
     /// Content kept in memory.
     pub memory: Tier,
     /// Content that is not committed yet.

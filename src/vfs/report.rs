@@ -10,6 +10,7 @@ use super::attr::Kind;
 use super::content::is_buffered;
 use crate::evict::Victim;
 use crate::format::Format;
+use crate::format::name::is_counted;
 use crate::stats::{EntryRow, Place, PlanRow, Stats, Tier, metrics, unix_seconds};
 use crate::stop::Stop;
 
@@ -53,7 +54,10 @@ impl Vfs {
         let free = self.free();
         let (sweeps, sweeping) = counters.sweeps();
         let (budget_out_of_reach, free_space_out_of_reach) = self.out_of_reach();
+        let (file_count, total_bytes) = self.counted();
         let mut stats = Stats {
+            file_count,
+            total_bytes,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             mount_point: self.about.mount_point.clone(),
@@ -209,6 +213,20 @@ impl Vfs {
         let plan = self.plan_with_right().into_iter();
         plan.map(|(path, victim)| self.plan_row(path, &victim))
             .collect()
+    }
+
+    /// What the engine's own `stats()` would count, and their bytes.
+    fn counted(&self) -> (u64, u64) {
+        let (mut files, mut bytes) = (0, 0);
+        for node in self.root.nodes() {
+            if node.kind() == Kind::File
+                && node.place().is_some_and(|place| is_counted(&place.name))
+            {
+                files += 1;
+                bytes += node.stat().attr.size;
+            }
+        }
+        (files, bytes)
     }
 
     /// The paths of files with content that is to be in the backing directory and is not yet.
