@@ -147,5 +147,8 @@ fn beside(dir: &Path, resolved: &ResolvedConfig) -> Option<Beside> {
         wait: resolved.config.remote.wait,
     });
     #[cfg(not(feature = "remote"))]
-    None
+    {
+        let _ = dir;
+        None
+    }
 }
