@@ -72,10 +72,12 @@ impl Mount {
             return first_sweep::check(out, &dir, &resolved.config, self.json);
         }
         let role = Role::of_this_process();
-        if role == Role::Command {
-            survey::guard(&dir, &resolved.config)?;
-        }
+        let foreign = match role {
+            Role::Command => survey::guard(&dir, &resolved.config)?,
+            _ => None,
+        };
         if self.foreground || role != Role::Command {
+            say(foreign);
             return if resolved.config.supervise && !role.is_supervised() {
                 supervise(&dir, &resolved)
             } else {
@@ -84,6 +86,7 @@ impl Mount {
         }
         match start::start(Role::Background, daemon_arguments(&dir, &resolved)) {
             Ok(_) => {
+                say(foreign);
                 if resolved.config.warm {
                     warm::warm_mount(&dir)?;
                 }
@@ -93,6 +96,13 @@ impl Mount {
             Err(StartError::Failed(_)) => Ok(ExitCode::FAILURE),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Says what a directory that is served holds beside entries.
+pub(super) fn say(foreign: Option<String>) {
+    if let Some(sentence) = foreign {
+        log::warn!("{sentence}");
     }
 }
 

@@ -47,7 +47,7 @@ impl Run {
             // Whatever it is, the daemon meets it as well, and says what it is.
             _ => {}
         }
-        survey::guard(&dir, &resolved.config)?;
+        let foreign = survey::guard(&dir, &resolved.config)?;
         let arguments = daemon_arguments(&dir, &resolved);
         let daemon = match run::start(arguments) {
             Ok(daemon) => daemon,
@@ -60,6 +60,7 @@ impl Run {
                 return status_of(run::run_plainly(command));
             }
         };
+        super::mount::say(foreign);
         status_of(run::run(&dir, daemon, command))
     }
 }

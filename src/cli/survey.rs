@@ -196,11 +196,12 @@ fn is_home(dir: &Path) -> bool {
     })
 }
 
-/// Refuses to serve what is no cache, and says what else there is: before a daemon is started.
+/// Refuses to serve what is no cache, before a daemon is started. Returns a sentence about what else there is, for
+/// the time when it is served: a command that fails says one sentence, why.
 ///
 /// # Errors
 /// A sentence that says what to do.
-pub(super) fn guard(dir: &Path, config: &Config) -> anyhow::Result<()> {
+pub(super) fn guard(dir: &Path, config: &Config) -> anyhow::Result<Option<String>> {
     // A directory that is mounted already, or whose daemon has died, is somebody else's question.
     let here = match mountpoint::inspect(dir) {
         Ok(found) if found.state == State::Directory => Some(found.path),
@@ -216,7 +217,7 @@ pub(super) fn guard(dir: &Path, config: &Config) -> anyhow::Result<()> {
     {
         bail!(objection);
     }
-    let Some(kept) = kept else { return Ok(()) };
+    let Some(kept) = kept else { return Ok(None) };
     if !config.adopt
         && let Some(objection) = place_objection(&kept)
     {
@@ -228,10 +229,7 @@ pub(super) fn guard(dir: &Path, config: &Config) -> anyhow::Result<()> {
     {
         bail!(objection);
     }
-    if let Some(sentence) = survey.sentence(&kept) {
-        log::warn!("{sentence}");
-    }
-    Ok(())
+    Ok(survey.sentence(&kept))
 }
 
 #[cfg(test)]

@@ -128,13 +128,16 @@ fn of_daemons_that_start_at_once_one_gets_the_lock() {
 #[test]
 fn a_directory_that_everybody_can_write_is_refused_with_its_cure() {
     let dir = folder();
-    for mode in [0o777, 0o702, 0o1777] {
+    let path = dir.path().display();
+    // One like /tmp is meant to be everybody's: to change its mode would harm others.
+    for (mode, cure) in [
+        (0o777, format!("chmod o-w {path}")),
+        (0o702, format!("chmod o-w {path}")),
+        (0o1777, "make a directory of your own in it".to_owned()),
+    ] {
         set_mode(dir.path(), mode);
         let refusal = refusal(dir.path());
-        assert!(
-            refusal.contains(&format!("chmod o-w {}", dir.path().display())),
-            "{refusal}"
-        );
+        assert!(refusal.contains(&cure), "{refusal}");
         assert!(!dir.path().join(".kidafs").exists());
     }
     // A team may share a cache.

@@ -23,6 +23,8 @@ pub(crate) fn kidafs() -> Command {
     }
     command
         .env("KIDAFS_CONFIG", "/dev/null")
+        // A test that kills the daemon wants to see what is left.
+        .env("KIDAFS_SUPERVISE", "false")
         // Most directories of these tests hold what is no entry.
         .env("KIDAFS_ADOPT", "true");
     command
