@@ -14,7 +14,9 @@ lines = []
 
 
 def run(*arguments):
-    return subprocess.run([BENGAL, *arguments], cwd=SITE, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return subprocess.run(
+        [BENGAL, *arguments], cwd=SITE, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
 
 
 def step(name, *wanted):
@@ -34,8 +36,13 @@ def page(number, text):
 
 
 SITE.parent.mkdir()
-subprocess.run([BENGAL, "new", "site", "--name", SITE.name, "--no-init"], cwd=SITE.parent,
-               stdin=subprocess.DEVNULL, check=True, capture_output=True)
+subprocess.run(
+    [BENGAL, "new", "site", "--name", SITE.name, "--no-init"],
+    cwd=SITE.parent,
+    stdin=subprocess.DEVNULL,
+    check=True,
+    capture_output=True,
+)
 (SITE / ".bengal/cache").mkdir(parents=True)
 # As a mount over the folder would: what is beneath .bengal/cache/kida is $FOLDER.
 (SITE / ".bengal/cache/kida").symlink_to(FOLDER, target_is_directory=True)
@@ -46,8 +53,17 @@ step("nothing-changed", "first text of 3")
 page(3, "second text of 3")
 step("page-edited", "second text of 3", "first text of 4")
 templates = SITE / "templates"
-themes = Path(subprocess.run([sys.executable, "-c", "import bengal; print(bengal.__path__[0])"], check=True,
-                             capture_output=True, text=True).stdout.strip()) / "themes/default/templates"
+themes = (
+    Path(
+        subprocess.run(
+            [sys.executable, "-c", "import bengal; print(bengal.__path__[0])"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    )
+    / "themes/default/templates"
+)
 base = (themes / "base.html").read_text(encoding="utf-8")
 for edit in range(4):
     marked = base.replace("</body>", f"<p>template edit {edit}</p></body>")

@@ -9,8 +9,26 @@ import sysconfig
 from pathlib import Path
 
 FOLDER, RESULT = Path(os.environ["FOLDER"]) / "prefix", Path(os.environ["RESULT"])
-PACKAGES = ["asyncio", "collections", "concurrent", "ctypes", "email", "encodings", "html", "http", "importlib",
-            "json", "logging", "multiprocessing", "sqlite3", "unittest", "urllib", "wsgiref", "xml", "zoneinfo"]
+PACKAGES = [
+    "asyncio",
+    "collections",
+    "concurrent",
+    "ctypes",
+    "email",
+    "encodings",
+    "html",
+    "http",
+    "importlib",
+    "json",
+    "logging",
+    "multiprocessing",
+    "sqlite3",
+    "unittest",
+    "urllib",
+    "wsgiref",
+    "xml",
+    "zoneinfo",
+]
 IMPORT = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -36,8 +54,13 @@ for package in PACKAGES:
 def python(*arguments):
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(FOLDER)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    return subprocess.Popen([sys.executable, "-s", *arguments], env=environment, stdout=subprocess.PIPE,
-                            stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-s", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
 
 
 def imported():

@@ -3,11 +3,12 @@ something passed on the plain folder and not on the mount."""
 
 import sys
 import xml.etree.ElementTree as tree
+from pathlib import Path
 
 
 def results(path):
     """What each test came to: passed, failed or skipped."""
-    text = open(path, encoding="utf-8").read()
+    text = Path(path).read_text(encoding="utf-8")
     found = {}
     if text.lstrip().startswith("<"):
         for case in tree.fromstring(text).iter("testcase"):
