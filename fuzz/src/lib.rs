@@ -12,8 +12,11 @@ use kidafs::format::{
     is_unknown_format, jinja2, kida, mako, marshal, normalize_template_name, pickle,
 };
 
+/// A parser under test: it takes any bytes, and must neither panic nor hang.
+pub type Target = fn(&[u8]);
+
 /// All of them by name, as in `fuzz_targets/`.
-pub const TARGETS: [(&str, fn(&[u8])); 11] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("engines", engines),
     ("entry", entry),
     ("manifest", manifest),

@@ -312,7 +312,7 @@ fn as_user(id: u32, script: &str, dir: &Path) -> Output {
 
 #[test]
 fn what_another_user_makes_is_committed_as_that_users() {
-    let mount = Mount::prepared(&["--allow-other"], |dir| {
+    let mount = Mount::prepared(&["--allow-other", "--trust-group"], |dir| {
         std::os::unix::fs::chown(dir, None, Some(4001)).unwrap();
         fs::set_permissions(dir, PermissionsExt::from_mode(0o775)).unwrap();
     });
@@ -345,7 +345,7 @@ fn what_cannot_be_stored_with_its_owner_is_refused_when_it_is_made() {
     let started = Command::new("setpriv")
         .args(["--bounding-set=-chown", "--inh-caps=-chown"])
         .arg(kidafs().get_program())
-        .args(["mount", "--allow-other", "--log-file"])
+        .args(["mount", "--allow-other", "--trust-group", "--log-file"])
         .arg(folder.path().join("log"))
         .arg(&dir)
         .env("KIDAFS_CONFIG", "/dev/null")
