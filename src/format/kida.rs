@@ -9,7 +9,7 @@
 //! | AST | in v4: it is whole and yet no object of a class | it is no whole pickle: the rest of the entry stays valid |
 //!
 //! What only loading a pickle could tell (a class that does not exist, a syntax tree of another shape)
-//! is not judged; see [`pickle`](super::pickle).
+//! is not judged; see [`pickle`].
 
 use thiserror::Error;
 
