@@ -1,17 +1,21 @@
 //! `kidafs inspect`: what is in one entry.
 
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
 use super::listing::{self, Name};
 use super::{Outcome, Output, print};
 use crate::format::marshal::{self, CodeInfo};
-use crate::format::{Entry, Format, Pattern};
+use crate::format::{Engine, Engines, Entry, File, Fingerprint, Format, Pattern, SourceFile};
+
+/// More than an entry of any engine has: a sparse file could say that it has any size.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// Show what is in an entry, without ever executing it
 #[derive(Args)]
@@ -52,9 +56,19 @@ impl Inspect {
     pub(super) fn run(self, out: Output<'_>) -> Outcome {
         let file = self.file.display();
         let mut content = Vec::new();
+        let mut mtime = 0;
         listing::open_quietly(&self.file)
-            .and_then(|mut file| io::Read::read_to_end(&mut file, &mut content))
+            .and_then(|file| {
+                mtime = file.metadata()?.mtime();
+                file.take(MOST_BYTES + 1).read_to_end(&mut content)
+            })
             .with_context(|| format!("cannot read {file}"))?;
+        if content.len() as u64 > MOST_BYTES {
+            bail!("{file} is larger than 64 MiB, which no entry is: name the file of an entry");
+        }
+        if let Some(other) = self.of_another_engine(&content, mtime) {
+            return other.show(out, self.json);
+        }
         let entry = Entry::parse(&content).with_context(|| format!("{file} is not an entry"))?;
         let code = marshal::describe(entry.code)
             .with_context(|| format!("the code section of {file} does not unmarshal"))?;
@@ -84,6 +98,76 @@ impl Inspect {
             show(out, &facts)?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What an entry of Jinja2, Mako or importlib says of itself.
+    fn of_another_engine(&self, content: &[u8], mtime: i64) -> Option<Other> {
+        let identity = Engines::new(Pattern::default()).identify(&File {
+            path: &self.file,
+            content,
+            mtime,
+        })?;
+        (identity.engine != Engine::Kida).then(|| Other {
+            engine: identity.engine.as_str(),
+            version: identity.version,
+            name: identity.name,
+            source: identity.source.map(|source| match source {
+                SourceFile::At(path) | SourceFile::InCache(path) | SourceFile::Relative(path) => {
+                    path.to_string_lossy().into_owned()
+                }
+            }),
+            fingerprint: identity.fingerprint.map(told),
+            size_bytes: content.len(),
+        })
+    }
+}
+
+/// An entry of another engine than kida.
+#[derive(Serialize)]
+struct Other {
+    engine: &'static str,
+    version: String,
+    name: String,
+    source: Option<String>,
+    fingerprint: Option<String>,
+    size_bytes: usize,
+}
+
+impl Other {
+    fn show(&self, out: Output<'_>, json: bool) -> Outcome {
+        if json {
+            print::json(out, self)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        for (name, value) in [
+            ("engine", Some(self.engine)),
+            ("version", Some(&*self.version)),
+            ("template", Some(&*self.name)),
+            ("source", self.source.as_deref()),
+            ("fingerprint", self.fingerprint.as_deref()),
+        ] {
+            writeln!(out, "{name:<14} {}", print::clean(value.unwrap_or("-")))?;
+        }
+        writeln!(out, "{:<14} {} B", "size", self.size_bytes)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What an entry tells about its source, for people to read.
+fn told(fingerprint: Fingerprint) -> String {
+    match fingerprint {
+        Fingerprint::Sha256(hex) => format!("sha256 {hex}"),
+        Fingerprint::Sha1(hex) => format!("sha1 {hex}"),
+        Fingerprint::Generated { magic, mtime } => {
+            format!("generator {magic}, the module's own time {mtime}")
+        }
+        Fingerprint::MtimeSize { mtime, size } => {
+            format!("source of {size} B, modified at {mtime}")
+        }
+        Fingerprint::Keyed { hash, .. } => {
+            let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("siphash {hex}")
+        }
     }
 }
 
