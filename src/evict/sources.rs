@@ -78,6 +78,11 @@ impl Looker {
         std::thread::Builder::new()
             .name("kidafs-sources".to_owned())
             .spawn(move || {
+                // Programs' hits come first: nobody waits for what is found here. (0, for itself, is the calling
+                // thread on Linux: setpriority(2).)
+                if let Err(error) = rustix::process::setpriority_process(None, 10) {
+                    log::debug!("sources are looked at with the usual priority: {error}");
+                }
                 if let Err(error) = give_up_rights(uid, gid) {
                     log::warn!(
                         "sources are not looked at: root's rights cannot be given up ({error})"

@@ -83,7 +83,12 @@ fn a_hundred_thousand_entries_are_no_burden() {
     // An unoptimised daemon's own code is some MiB larger.
     let limit = if cfg!(debug_assertions) { 70 } else { 60 };
     assert!(overhead < limit * MIB, "{overhead}");
-    assert!(during < 2 * alone, "{during:?} during a sweep");
+    // No hit waits for the sweep; but the sweep and the thread that looks at sources may keep two CPUs busy for its
+    // time, and then a hit has half of one.
+    assert!(
+        during < 4 * alone,
+        "{during:?} during a sweep, {alone:?} alone"
+    );
     assert_eq!(stats.evictions.len(), 0);
     live.unmount();
 }
